@@ -1,0 +1,47 @@
+# Margay's commands. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+MARGAY_CACHE ?= $(HOME)/.cache/margay
+export MARGAY_CACHE
+export MARGAY_KUBECTL_OLD ?= $(MARGAY_CACHE)/kubectl-debian/usr/bin/kubectl
+BIN := $(CARGO_TARGET_DIR)/debug
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: root needs-demo build ## Bring up a routed, policed pod network on this machine and prove it
+	@$(BIN)/margay-demo run
+
+.PHONY: demo-down
+demo-down: root build ## Take the demo away and compare the host with how it was before
+	@$(BIN)/margay-demo down
+
+.PHONY: test
+test: needs-test build ## Run all tests
+	@scripts/test
+
+.PHONY: lint
+lint: needs-build ## Formatting, clippy, documentation and the shape of the house
+	@scripts/lint
+
+.PHONY: build
+build: needs-build ## Build every program
+	@cargo build --locked --workspace --bins --quiet
+
+.PHONY: crds
+crds: ## Write deploy/crds from the types in api/
+	@cargo run --locked --quiet -p margay-api --features kube --bin margay-crds
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "margay: this makes network namespaces and firewall rules, which needs root; run it as root" >&2; exit 1; }
+
+.PHONY: needs-build needs-demo needs-test
+needs-build needs-demo needs-test: needs-%:
+	@scripts/needs $*
