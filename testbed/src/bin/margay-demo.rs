@@ -1,0 +1,133 @@
+//! `make demo`: brings up a routed, policed pod network on this machine, proves it, and leaves it up.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use margay_testbed::story::{host::HostState, shell::Shell, stages::Story};
+
+#[derive(Parser)]
+#[command(
+    version,
+    about = "A routed, policed pod network on one machine, and the proof that it works"
+)]
+struct Arguments {
+    /// The containerlab file to deploy.
+    #[arg(long, global = true, default_value = "testbed/topologies/two-racks.clab.yml")]
+    topology: PathBuf,
+    /// The folder that holds the example manifests.
+    #[arg(long, global = true, default_value = "deploy/examples")]
+    examples: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Bring the lab up, tell the story, leave the lab up.
+    Run {
+        /// Before the last matrix run COMMAND in NODE, given as NODE:COMMAND; shows that the demo notices a fault.
+        #[arg(long, value_name = "NODE:COMMAND")]
+        tamper: Option<String>,
+    },
+    /// Probe once on the lab that is up and compare with an expectation, such as 3-allowed.txt.
+    Check {
+        /// A file in EXAMPLES/payments/expected.
+        expectation: String,
+    },
+    /// Take the lab away and compare the host with how it was before.
+    Down,
+}
+
+fn main() -> ExitCode {
+    match act(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nmargay-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(arguments: Arguments) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("this makes network namespaces and firewall rules, which needs root; run it as root");
+    }
+    let bin = env::current_exe()?
+        .parent()
+        .context("no directory of programs")?
+        .to_owned();
+    let topology = arguments.topology.canonicalize().with_context(|| {
+        format!(
+            "cannot find {}; run this in the repository or give --topology",
+            arguments.topology.display()
+        )
+    })?;
+    let shell = Shell {
+        bin,
+        topology,
+        kubeconfig: env::var_os("KUBECONFIG").map(PathBuf::from),
+    };
+    let before = state_file();
+    match arguments.verb {
+        Verb::Run { tamper } => {
+            let tamper = tamper.map(|text| split_tamper(&text)).transpose()?;
+            // A second run finds the first one's lab: only the host without any lab is worth comparing with.
+            if HostState::kept(&before)?.is_none() {
+                look(&shell)?.keep(&before)?;
+            }
+            Story::new(shell, arguments.examples, tamper).tell()
+        }
+        Verb::Check { expectation } => {
+            let mut shell = shell;
+            shell.kubeconfig = Some(kubeconfig_of(&shell)?);
+            Story::new(shell, arguments.examples, None).check(&expectation)
+        }
+        Verb::Down => down(&shell, &before),
+    }
+}
+
+fn down(shell: &Shell, before: &Path) -> Result<()> {
+    shell.lab(&["destroy"], &[])?;
+    let Some(state) = HostState::kept(before)? else {
+        println!("the lab is gone (it was not brought up by margay-demo, so there is nothing to compare with)");
+        return Ok(());
+    };
+    let differences = state.differences(&look(shell)?);
+    std::fs::remove_file(before).with_context(|| format!("cannot remove {}", before.display()))?;
+    if !differences.is_empty() {
+        bail!(
+            "the lab is gone, but the host differs from before:\n  {}",
+            differences.join("\n  ")
+        );
+    }
+    println!("the lab is gone; the host is as before: {}", state.summary());
+    Ok(())
+}
+
+fn look(shell: &Shell) -> Result<HostState> {
+    HostState::look(&[&shell.bin, Path::new("/usr/lib/frr"), Path::new("/usr/sbin/bird")])
+}
+
+/// Beside the labs' own state, which goes with each lab.
+fn state_file() -> PathBuf {
+    let parent = env::var_os("MARGAY_LAB_DIR").map_or_else(|| PathBuf::from("/run/margay-lab"), PathBuf::from);
+    parent.with_extension("before.json")
+}
+
+fn kubeconfig_of(shell: &Shell) -> Result<PathBuf> {
+    let lab: serde_json::Value = serde_json::from_str(&shell.lab(&["inspect"], &["-o", "json"])?)?;
+    let kubeconfig = lab["kubeconfig"]
+        .as_str()
+        .context("the lab's cluster is not up: run `make demo` first")?;
+    Ok(kubeconfig.into())
+}
+
+fn split_tamper(text: &str) -> Result<(String, String)> {
+    let (node, command) = text.split_once(':').context("--tamper takes NODE:COMMAND")?;
+    Ok((node.to_owned(), command.to_owned()))
+}

@@ -1,0 +1,224 @@
+//! The host before and after a lab: rules, links, mounts, namespaces and processes, compared.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// What a lab could leave behind, as sets of lines by subject.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostState(BTreeMap<String, BTreeSet<String>>);
+
+impl HostState {
+    /// Looks at the host. `programs` are the directories whose executables count as a lab's processes.
+    ///
+    /// # Errors
+    /// If the kernel's own tables cannot be read.
+    pub fn look(programs: &[&Path]) -> Result<Self> {
+        let mut state = BTreeMap::new();
+        state.insert("rules".to_owned(), rules());
+        let links = Command::new("ip")
+            .args(["-o", "link"])
+            .output()
+            .context("cannot run ip")?;
+        state.insert("links".to_owned(), lines(&links.stdout, link_identity));
+        let addresses = Command::new("ip")
+            .args(["-o", "addr"])
+            .output()
+            .context("cannot run ip")?;
+        state.insert("addresses".to_owned(), lines(&addresses.stdout, link_identity));
+        let routes = Command::new("ip")
+            .args(["route", "show", "table", "all"])
+            .output()
+            .context("cannot run ip")?;
+        state.insert(
+            "routes".to_owned(),
+            lines(&routes.stdout, |line| Some(line.trim().to_owned())),
+        );
+        let mounts = fs::read("/proc/self/mountinfo").context("cannot read the mount table")?;
+        state.insert("mounts".to_owned(), lines(&mounts, mount_identity));
+        let (processes, namespaces) = processes(programs);
+        state.insert("processes".to_owned(), processes);
+        state.insert("namespaces".to_owned(), namespaces);
+        Ok(Self(state))
+    }
+
+    /// One line a difference, in the words `left behind` and `gone`; empty when nothing differs.
+    #[must_use]
+    pub fn differences(&self, after: &Self) -> Vec<String> {
+        let none = BTreeSet::new();
+        let subjects: BTreeSet<_> = self.0.keys().chain(after.0.keys()).collect();
+        let mut differences = Vec::new();
+        for subject in subjects {
+            let (was, is) = (
+                self.0.get(subject).unwrap_or(&none),
+                after.0.get(subject).unwrap_or(&none),
+            );
+            differences.extend(is.difference(was).map(|line| format!("{subject}: left behind: {line}")));
+            differences.extend(was.difference(is).map(|line| format!("{subject}: gone: {line}")));
+        }
+        differences
+    }
+
+    /// How many lines of each subject were compared, for people.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        self.0
+            .iter()
+            .map(|(subject, lines)| format!("{} {subject}", lines.len()))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// Keeps this state in a file until the lab goes.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn keep(&self, path: &Path) -> Result<()> {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        }
+        let text = serde_json::to_vec_pretty(self)?;
+        // Written aside and renamed: a run that is killed here must not leave half a file for the next one.
+        let aside = path.with_extension("new");
+        fs::write(&aside, text).with_context(|| format!("cannot write {}", aside.display()))?;
+        fs::rename(&aside, path).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The state that [`HostState::keep`] wrote, if there is one.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be read or understood.
+    pub fn kept(path: &Path) -> Result<Option<Self>> {
+        match fs::read(path) {
+            Ok(text) => Ok(Some(
+                serde_json::from_slice(&text).with_context(|| format!("in {}: delete it", path.display()))?,
+            )),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+}
+
+fn lines(text: &[u8], identity: impl Fn(&str) -> Option<String>) -> BTreeSet<String> {
+    String::from_utf8_lossy(text).lines().filter_map(identity).collect()
+}
+
+/// Rules of every back end without counters and dates.
+fn rules() -> BTreeSet<String> {
+    let mut rules = BTreeSet::new();
+    for program in ["iptables-nft-save", "ip6tables-nft-save"] {
+        let Ok(output) = Command::new(program).output() else {
+            continue;
+        };
+        rules.extend(lines(&output.stdout, |line| rule_identity(program, line)));
+    }
+    // Asking the legacy tools loads their kernel modules, so ask only where they are in use already.
+    for (program, names) in [
+        ("iptables-legacy-save", "/proc/net/ip_tables_names"),
+        ("ip6tables-legacy-save", "/proc/net/ip6_tables_names"),
+    ] {
+        if fs::read(names).is_ok_and(|names| !names.is_empty())
+            && let Ok(output) = Command::new(program).output()
+        {
+            rules.extend(lines(&output.stdout, |line| rule_identity(program, line)));
+        }
+    }
+    rules
+}
+
+fn rule_identity(program: &str, line: &str) -> Option<String> {
+    // Empty tables and built-in chains appear by being looked at.
+    let is_rule = line.starts_with("-A") || (line.starts_with(':') && line.split_whitespace().nth(1) == Some("-"));
+    is_rule.then(|| format!("{program}: {}", line.split('[').next().unwrap_or(line).trim()))
+}
+
+fn link_identity(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once(':')?;
+    // Flags, queue lengths and lifetimes change by themselves.
+    let words: Vec<_> = rest.split_whitespace().collect();
+    let name = words.first()?.trim_end_matches(':');
+    let address = words
+        .iter()
+        .position(|word| word.starts_with("inet") || word.starts_with("link/"));
+    let address = address.map(|at| words[at..].iter().take(2).copied().collect::<Vec<_>>().join(" "));
+    Some(format!("{name} {}", address.unwrap_or_default()).trim().to_owned())
+}
+
+fn mount_identity(line: &str) -> Option<String> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let kind = words
+        .iter()
+        .position(|word| *word == "-")
+        .and_then(|at| words.get(at + 1))?;
+    Some(format!("{kind} {} on {}", words.get(3)?, words.get(4)?))
+}
+
+/// Processes that a lab starts (by where their program lies) and the network namespaces that they are in.
+fn processes(programs: &[&Path]) -> (BTreeSet<String>, BTreeSet<String>) {
+    let own = std::process::id();
+    let mut found = BTreeSet::new();
+    let mut namespaces = BTreeSet::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Ok(program) = fs::read_link(entry.path().join("exe")) else {
+            continue;
+        };
+        let program = PathBuf::from(program.to_string_lossy().trim_end_matches(" (deleted)"));
+        if pid == own || !programs.iter().any(|dir| program.starts_with(dir)) {
+            continue;
+        }
+        found.insert(format!("{} (pid {pid})", program.display()));
+        if let Ok(namespace) = fs::read_link(entry.path().join("ns/net")) {
+            namespaces.insert(namespace.display().to_string());
+        }
+    }
+    (found, namespaces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(subject: &str, lines: &[&str]) -> HostState {
+        HostState([(subject.to_owned(), lines.iter().map(|l| (*l).to_owned()).collect())].into())
+    }
+
+    #[test]
+    fn what_is_left_and_what_is_gone_is_said() {
+        let (before, after) = (state("links", &["lo", "eth0"]), state("links", &["lo", "veth7"]));
+        assert_eq!(
+            before.differences(&after),
+            ["links: left behind: veth7", "links: gone: eth0"]
+        );
+        assert_eq!(before.differences(&before), Vec::<String>::new());
+    }
+
+    #[test]
+    fn counters_and_dates_are_not_differences() {
+        assert_eq!(rule_identity("t", "# Generated on Monday"), None);
+        assert_eq!(rule_identity("t", ":INPUT ACCEPT [12:900]"), None);
+        assert_eq!(rule_identity("t", ":mgy-x - [12:900]").as_deref(), Some("t: :mgy-x -"));
+        assert_eq!(
+            rule_identity("t", "-A INPUT -j DROP").as_deref(),
+            Some("t: -A INPUT -j DROP")
+        );
+    }
+
+    #[test]
+    fn a_kept_state_comes_back() {
+        let path = std::env::temp_dir().join(format!("margay-host-{}.json", std::process::id()));
+        assert_eq!(HostState::kept(&path).unwrap(), None);
+        let before = state("mounts", &["nsfs net:[1] on /x"]);
+        before.keep(&path).unwrap();
+        assert_eq!(HostState::kept(&path).unwrap(), Some(before));
+        fs::remove_file(&path).unwrap();
+    }
+}

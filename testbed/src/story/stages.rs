@@ -1,0 +1,447 @@
+//! The stages of the story, in the order a person watches them.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{
+    fabric,
+    matrix::{self, Expectation, Observation, OddCell, Seen},
+    probe::Outcome,
+    shell::{Shell, wait_for},
+};
+
+const CONVERGENCE: Duration = Duration::from_secs(30);
+const POLICY_IN_FORCE: Duration = Duration::from_secs(15);
+const NODE_SERVER_PORT: u16 = 8090;
+const CLIENT_PORT: u16 = 8080;
+
+/// The story on one lab.
+pub struct Story {
+    /// How commands reach the lab.
+    pub shell: Shell,
+    /// The repository's `deploy/examples`.
+    pub examples: PathBuf,
+    /// A command run in a node before the last matrix, to show that the demo notices: (node, command).
+    pub tamper: Option<(String, String)>,
+    started: Instant,
+}
+
+/// Pods by `namespace/name` with their addresses, and the plain hosts, as sources and targets of probes.
+struct Cast {
+    addresses: BTreeMap<String, Vec<IpAddr>>,
+    pods: BTreeMap<String, String>,
+}
+
+impl Story {
+    /// A story that has not begun.
+    #[must_use]
+    pub fn new(shell: Shell, examples: PathBuf, tamper: Option<(String, String)>) -> Self {
+        Self {
+            shell,
+            examples,
+            tamper,
+            started: Instant::now(),
+        }
+    }
+
+    /// Tells the whole story.
+    ///
+    /// # Errors
+    /// At the first stage that is not as expected, naming what differs.
+    pub fn tell(&mut self) -> Result<()> {
+        self.stage(
+            "fabric",
+            "two spines, two top-of-rack routers, three nodes, one client",
+            |story| story.shell.lab(&["deploy"], &["--reconfigure"]).map(drop),
+        )?;
+        self.stage(
+            "cluster",
+            "API server, CRDs, one agent and one pod runner a node",
+            |story| {
+                story.shell.lab(&["cluster", "up"], &[])?;
+                let lab: Value = serde_json::from_str(&story.shell.lab(&["inspect"], &["-o", "json"])?)?;
+                let kubeconfig = lab["kubeconfig"]
+                    .as_str()
+                    .context("margay-lab inspect names no kubeconfig")?;
+                story.shell.kubeconfig = Some(kubeconfig.into());
+                story.apply("two-racks").map(drop)
+            },
+        )?;
+        self.stage(
+            "pods",
+            "checkout, payments (two containers), postgres, frontend, intruder",
+            |story| {
+                story.apply("payments/01-namespaces.yaml")?;
+                story.apply("payments/02-pods.yaml")?;
+                story
+                    .shell
+                    .kubectl(&["wait", "pod", "--all", "-A", "--for=condition=Ready", "--timeout=60s"])?;
+                story.serve_on("client", CLIENT_PORT)?;
+                story.serve_on("node1", NODE_SERVER_PORT)?;
+                print!("{}", story.shell.kubectl(&["get", "pods", "-A", "-o", "wide"])?);
+                Ok(())
+            },
+        )?;
+        self.stage(
+            "localhost",
+            "the containers of one pod reach each other at localhost",
+            Self::localhost,
+        )?;
+        self.stage("routes", "every router learnt every node's block", Self::routes)?;
+        self.stage("open", "before any policy", |story| story.expect("1-open.txt"))?;
+        self.stage("ecmp", "both ways between the racks carry packets", Self::both_ways)?;
+        self.stage("default-deny", "kubectl apply -f 03-default-deny.yaml", |story| {
+            story.apply("payments/03-default-deny.yaml")?;
+            story.expect("2-default-deny.txt")
+        })?;
+        self.stage("allow", "kubectl apply -f 04-allow.yaml", |story| {
+            story.apply("payments/04-allow.yaml")?;
+            if let Some((node, command)) = story.tamper.clone() {
+                // First as it should be, so that what fails after is the tampering and nothing else.
+                story.expect("3-allowed.txt")?;
+                story.shell.in_node(&node, &["sh", "-c", &command])?;
+            }
+            story.expect("3-allowed.txt")
+        })?;
+        self.next_steps();
+        Ok(())
+    }
+
+    /// Probes once and compares with one expectation, on a lab that is up. Prints the table.
+    ///
+    /// # Errors
+    /// If cells differ, naming each.
+    pub fn check(&mut self, expectation: &str) -> Result<()> {
+        let expected = Expectation::read(&self.expectation(expectation))?;
+        let cast = self.cast()?;
+        let seen = self.observe(&cast, &expected)?;
+        println!("{}", matrix::table(&expected, &seen));
+        refuse_odd(&matrix::odd_cells(&expected, &seen))
+    }
+
+    fn stage(&mut self, name: &str, what: &str, act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        println!("\n── {name}: {what}");
+        let began = Instant::now();
+        act(self).with_context(|| format!("stage {name}"))?;
+        println!(
+            "   {name} done in {:.1} s ({:.1} s in all)",
+            began.elapsed().as_secs_f32(),
+            self.elapsed()
+        );
+        Ok(())
+    }
+
+    fn elapsed(&self) -> f32 {
+        self.started.elapsed().as_secs_f32()
+    }
+
+    fn apply(&self, path: &str) -> Result<String> {
+        let path = self.examples.join(path);
+        self.shell.kubectl(&["apply", "-f", &path.to_string_lossy()])
+    }
+
+    fn expectation(&self, name: &str) -> PathBuf {
+        self.examples.join("payments/expected").join(name)
+    }
+
+    /// A plain host's server, in the background of its node, where it ends with the lab.
+    fn serve_on(&self, node: &str, port: u16) -> Result<()> {
+        let command = format!(
+            "setsid {} netexec --http-port={port} --udp-port=-1 </dev/null >/var/log/agnhost.log 2>&1 &",
+            self.shell.program("margay-agnhost")
+        );
+        self.shell.in_node(node, &["sh", "-c", &command]).map(drop)
+    }
+
+    fn localhost(&mut self) -> Result<()> {
+        for (container, port) in [("metrics", 443), ("app", 9090)] {
+            let target = SocketAddr::from(([127, 0, 0, 1], port));
+            let outcome = self.probe_from("payments/payments", Some(container), &[target])?.pop();
+            let seen = outcome.as_ref().and_then(|outcome| outcome.seen);
+            ensure!(
+                seen.is_some_and(|seen| seen.is_loopback()),
+                "payments, container {container} → localhost:{port}: {outcome:?}"
+            );
+            println!("   payments, container {container} → localhost:{port}: answered");
+        }
+        Ok(())
+    }
+
+    fn routes(&mut self) -> Result<()> {
+        let blocks = fabric::blocks(&self.shell)?;
+        ensure!(
+            blocks.len() == 3,
+            "each of the three nodes has a block; found {blocks:?}"
+        );
+        let four: Vec<_> = blocks
+            .values()
+            .flatten()
+            .filter(|block| !block.contains(':'))
+            .cloned()
+            .collect();
+        let six: Vec<_> = blocks
+            .values()
+            .flatten()
+            .filter(|block| block.contains(':'))
+            .cloned()
+            .collect();
+        for router in fabric::ROUTERS {
+            let words = fabric::words_naming(&self.shell, router, &four, CONVERGENCE)?;
+            if router.name.starts_with("tor") {
+                println!(
+                    "   {} says (`{}`):\n{}",
+                    router.name,
+                    router.ask.join(" "),
+                    indent(&words)
+                );
+            }
+        }
+        for (tor, far) in [("tor1", &["node3"][..]), ("tor2", &["node1", "node2"])] {
+            for block in far.iter().filter_map(|node| blocks.get(*node)).flatten() {
+                wait_for(&format!("{tor} has two ways to {block}"), CONVERGENCE, || {
+                    let ways = fabric::next_hops(&self.shell, tor, block)?;
+                    ensure!(ways.len() == 2, "its kernel has {ways:?}");
+                    println!(
+                        "   {tor} → {block}: two next hops in the kernel: {}",
+                        ways.join(" and ")
+                    );
+                    Ok(())
+                })?;
+            }
+        }
+        // Every router and node must be able to forward to every block, over IPv6 too.
+        for router in fabric::ROUTERS {
+            for block in four.iter().chain(&six) {
+                wait_for(&format!("{} forwards to {block}", router.name), CONVERGENCE, || {
+                    fabric::next_hops(&self.shell, router.name, block)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn both_ways(&mut self) -> Result<()> {
+        const CONNECTIONS: u16 = 64;
+        let cast = self.cast()?;
+        for (tor, from, to) in [("tor1", "checkout", "postgres"), ("tor2", "postgres", "checkout")] {
+            let port = if to == "postgres" { 5432 } else { 8080 };
+            for address in cast.addresses.get(to).into_iter().flatten() {
+                let ways = fabric::next_hops(&self.shell, tor, &self.block_of(*address)?)?;
+                let before = fabric::packets_sent(&self.shell, tor, &ways)?;
+                let targets = vec![SocketAddr::new(*address, port); usize::from(CONNECTIONS)];
+                let outcomes = self.probe_from(&cast.pods[from], None, &targets)?;
+                let answered = outcomes.iter().filter(|outcome| outcome.seen.is_some()).count();
+                ensure!(
+                    answered == targets.len(),
+                    "{from} → {to}: {answered} of {CONNECTIONS} answered"
+                );
+                let after = fabric::packets_sent(&self.shell, tor, &ways)?;
+                let sent: BTreeMap<_, _> = after
+                    .iter()
+                    .map(|(way, n)| (way, n - before.get(way).unwrap_or(n)))
+                    .collect();
+                // Fewer than a packet a connection over a way would mean keepalives of the routers, not our traffic.
+                ensure!(
+                    sent.len() == 2 && sent.values().all(|packets| *packets >= u64::from(CONNECTIONS)),
+                    "{tor} → {to} ({address}): both ways must carry packets; sent {sent:?}"
+                );
+                let sent = sent
+                    .iter()
+                    .map(|(way, n)| format!("{n} packets over {way}"))
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                println!("   {from} → {to} ({address}), {CONNECTIONS} connections, at {tor}: {sent}");
+            }
+        }
+        Ok(())
+    }
+
+    fn block_of(&self, address: IpAddr) -> Result<String> {
+        let blocks = fabric::blocks(&self.shell)?;
+        let mut all = blocks.into_values().flatten();
+        all.find(|block| {
+            block
+                .parse::<ipnetwork::IpNetwork>()
+                .is_ok_and(|block| block.contains(address))
+        })
+        .with_context(|| format!("no block holds {address}"))
+    }
+
+    /// Probes until all is as expected; policy takes effect on each node on its own.
+    fn expect(&self, name: &str) -> Result<()> {
+        let expected = Expectation::read(&self.expectation(name))?;
+        let cast = self.cast()?;
+        let deadline = Instant::now() + POLICY_IN_FORCE;
+        loop {
+            let seen = self.observe(&cast, &expected)?;
+            let odd = matrix::odd_cells(&expected, &seen);
+            if odd.is_empty() || Instant::now() >= deadline || self.tamper.is_some() {
+                println!("{}", indent(&matrix::table(&expected, &seen)));
+                return refuse_odd(&odd);
+            }
+        }
+    }
+
+    fn cast(&self) -> Result<Cast> {
+        let pods: Value = serde_json::from_str(&self.shell.kubectl(&["get", "pods", "-A", "-o", "json"])?)?;
+        let mut cast = Cast {
+            addresses: BTreeMap::new(),
+            pods: BTreeMap::new(),
+        };
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+            let ips = pod["status"]["podIPs"].as_array().into_iter().flatten();
+            let ips = ips.filter_map(|ip| ip["ip"].as_str()?.parse().ok()).collect();
+            cast.addresses.insert(name.to_owned(), ips);
+            cast.pods.insert(name.to_owned(), format!("{namespace}/{name}"));
+        }
+        let some_pod = cast
+            .addresses
+            .get("frontend")
+            .context("the pod shop/frontend is gone")?
+            .clone();
+        let client = some_pod
+            .iter()
+            .map(|pod| fabric::source_towards(&self.shell, "client", *pod))
+            .collect::<Result<_>>();
+        cast.addresses
+            .insert("client".to_owned(), client.context("the client's addresses")?);
+        let nodes: Value = serde_json::from_str(&self.shell.kubectl(&["get", "node", "node1", "-o", "json"])?)?;
+        let internal = nodes["status"]["addresses"].as_array().into_iter().flatten();
+        let internal = internal.filter(|address| address["type"] == "InternalIP");
+        let internal = internal
+            .filter_map(|address| address["address"].as_str()?.parse().ok())
+            .collect();
+        cast.addresses.insert("node1".to_owned(), internal);
+        Ok(cast)
+    }
+
+    /// Every source asks every target at the same time, over each address family the target has.
+    fn observe(&self, cast: &Cast, expected: &Expectation) -> Result<Observation> {
+        let targets: Vec<(String, Vec<SocketAddr>)> = expected
+            .targets
+            .iter()
+            .map(|target| {
+                let (name, port) = target
+                    .rsplit_once(':')
+                    .with_context(|| format!("{target} is no name:port"))?;
+                let port: u16 = port.parse().with_context(|| format!("{target} has no port number"))?;
+                let ips = cast
+                    .addresses
+                    .get(name)
+                    .with_context(|| format!("nobody is called {name}"))?;
+                ensure!(!ips.is_empty(), "{name} has no address");
+                Ok((
+                    target.clone(),
+                    ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
+                ))
+            })
+            .collect::<Result<_>>()?;
+        let all: Vec<SocketAddr> = targets.iter().flat_map(|(_, sockets)| sockets).copied().collect();
+        let answers: Vec<(String, Result<Vec<Outcome>>)> = thread::scope(|scope| {
+            let asked: Vec<_> = expected
+                .rows
+                .iter()
+                .map(|(source, _)| {
+                    let whence = cast.pods.get(source).unwrap_or(source);
+                    (source.clone(), scope.spawn(|| self.probe_from(whence, None, &all)))
+                })
+                .collect();
+            let joined = asked.into_iter().map(|(source, asked)| {
+                (
+                    source,
+                    asked
+                        .join()
+                        .unwrap_or_else(|_| Err(anyhow::anyhow!("the probing thread failed"))),
+                )
+            });
+            joined.collect()
+        });
+        let mut observation = Observation::new();
+        for (source, outcomes) in answers {
+            let outcomes = outcomes.with_context(|| format!("probing from {source}"))?;
+            let own = if cast.pods.contains_key(&source) {
+                cast.addresses[&source].clone()
+            } else {
+                fabric::addresses(&self.shell, &source)?
+            };
+            for (target, sockets) in &targets {
+                let results = sockets.iter().map(|socket| {
+                    let family = if socket.is_ipv4() { "IPv4" } else { "IPv6" };
+                    let outcome = outcomes.iter().find(|outcome| outcome.target == *socket);
+                    (family, judged(outcome, &own))
+                });
+                observation.insert((source.clone(), target.clone()), results.collect());
+            }
+        }
+        Ok(observation)
+    }
+
+    /// Runs the prober where `source` is: in a pod's container (`namespace/name`) or on a node.
+    fn probe_from(&self, source: &str, container: Option<&str>, targets: &[SocketAddr]) -> Result<Vec<Outcome>> {
+        let program = self.shell.program("margay-agnhost");
+        let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+        let mut command = vec![program.as_str(), "probe", "--timeout=1s"];
+        command.extend(targets.iter().map(String::as_str));
+        let output = if source.contains('/') {
+            self.shell.in_pod(source, container, &command)?
+        } else {
+            self.shell.in_node(source, &command)?
+        };
+        output
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("the prober said {line:?}")))
+            .collect()
+    }
+
+    fn next_steps(&self) {
+        let kubeconfig = self.shell.kubeconfig.as_deref().unwrap_or(Path::new("?")).display();
+        let bin = self.shell.bin.display();
+        println!(
+            "\nThe network is up and as expected ({:.1} s). What to try next:\n\n\
+             \x20 export KUBECONFIG={kubeconfig} PATH={bin}:$PATH\n\
+             \x20 kubectl get pods -A -o wide\n\
+             \x20 margayctl status\n\
+             \x20 margay-lab exec node1 -- ip route\n\
+             \x20 margay-lab exec tor1 -- vtysh -c 'show bgp summary'\n\
+             \x20 kubectl delete networkpolicy -n payments payments\n\
+             \x20 margay-demo check 3-allowed.txt        # payments is cut off: the odd cells are named\n\
+             \x20 make demo-down\n",
+            self.elapsed()
+        );
+    }
+}
+
+fn judged(outcome: Option<&Outcome>, own: &[IpAddr]) -> Seen {
+    match outcome {
+        Some(Outcome { seen: Some(seen), .. }) if own.contains(seen) => Seen::Allowed,
+        Some(Outcome { seen: Some(seen), .. }) => Seen::Translated(*seen),
+        Some(Outcome { error, .. }) => Seen::Denied(error.clone().unwrap_or_default()),
+        None => Seen::Denied("the prober gave no answer".to_owned()),
+    }
+}
+
+fn refuse_odd(odd: &[OddCell]) -> Result<()> {
+    if odd.is_empty() {
+        return Ok(());
+    }
+    let cells = odd.iter().map(|cell| format!("\n  {cell}")).collect::<String>();
+    bail!("{} cell(s) are not as expected:{cells}", odd.len())
+}
+
+fn indent(text: &str) -> String {
+    text.trim_end()
+        .lines()
+        .map(|line| format!("   {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
