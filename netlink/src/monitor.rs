@@ -89,7 +89,7 @@ impl Monitor {
                 io::Result::Ok(socket)
             })?
             .map_err(watch)?;
-        let socket = AsyncFd::register(socket).map_err(watch)?;
+        let socket = AsyncFd::register(socket).map_err(|e| watch(e.into_parts().1))?;
         Ok(Self {
             socket,
             buffer: Vec::with_capacity(64 * 1024),
