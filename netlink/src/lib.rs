@@ -23,6 +23,8 @@ mod neigh;
 pub mod netns;
 mod op;
 mod route;
+#[cfg(feature = "tokio")]
+mod sys;
 pub mod sysctl;
 mod wire;
 

@@ -20,7 +20,7 @@ use crate::link::Link;
 use crate::neigh::Neigh;
 use crate::netns::Netns;
 use crate::route::Route;
-use crate::wire;
+use crate::{sys, wire};
 
 /// A change, or the news that changes were lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Monitor {
                 io::Result::Ok(socket)
             })?
             .map_err(watch)?;
-        let socket = AsyncFd::register(socket).map_err(|e| watch(e.into_parts().1))?;
+        let socket = sys::register(socket).map_err(watch)?;
         Ok(Self {
             socket,
             buffer: Vec::with_capacity(64 * 1024),
