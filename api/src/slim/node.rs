@@ -1,0 +1,108 @@
+//! `core/v1` Node.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Metadata;
+use crate::nullable::{is_default, or_default};
+
+/// A Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Node {
+    /// Standard metadata; labels for selectors, annotations for addresses and AS number.
+    pub metadata: Metadata,
+    /// Spec.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub spec: NodeSpec,
+    /// Status.
+    #[serde(deserialize_with = "or_default")]
+    pub status: NodeStatus,
+}
+
+impl Node {
+    /// Addresses of type InternalIP, in the order given.
+    pub fn internal_ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.status
+            .addresses
+            .iter()
+            .filter(|a| a.r#type == "InternalIP")
+            .filter_map(|a| a.address.parse().ok())
+    }
+
+    /// The node's address of one family: annotation `projectcalico.org/IPv4Address` or `IPv6Address` (a prefix length
+    /// is dropped), else the first InternalIP of that family.
+    pub fn address(&self, v4: bool) -> Option<IpAddr> {
+        let key = if v4 {
+            "projectcalico.org/IPv4Address"
+        } else {
+            "projectcalico.org/IPv6Address"
+        };
+        let annotated = self
+            .metadata
+            .annotations
+            .get(key)
+            .and_then(|value| value.split('/').next()?.parse().ok());
+        annotated
+            .into_iter()
+            .chain(self.internal_ips())
+            .find(|ip: &IpAddr| ip.is_ipv4() == v4)
+    }
+
+    /// Annotation `projectcalico.org/ASNumber`: asplain, or asdot as `1.10`.
+    pub fn as_number(&self) -> Option<u32> {
+        let text = self.metadata.annotations.get("projectcalico.org/ASNumber")?;
+        match text.split_once('.') {
+            Some((high, low)) => Some(u32::from(high.parse::<u16>().ok()?) << 16 | u32::from(low.parse::<u16>().ok()?)),
+            None => text.parse().ok(),
+        }
+    }
+}
+
+/// `spec` of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSpec {
+    /// Whether the scheduler leaves it alone.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub unschedulable: bool,
+}
+
+/// `status` of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    /// Its addresses.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<NodeAddress>,
+}
+
+/// One address of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeAddress {
+    /// `InternalIP`, `ExternalIP`, `Hostname`, …
+    pub r#type: String,
+    /// An address or a name.
+    pub address: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annotations_win_over_internal_ips() {
+        let node: Node = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "n", "annotations": {
+                "projectcalico.org/IPv4Address": "10.0.0.7/24", "projectcalico.org/ASNumber": "1.10"}},
+            "status": {"addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "192.0.2.1"},
+                {"type": "InternalIP", "address": "2001:db8::1"}]}}))
+        .unwrap();
+        assert_eq!(node.address(true), Some("10.0.0.7".parse().unwrap()));
+        assert_eq!(node.address(false), Some("2001:db8::1".parse().unwrap()));
+        assert_eq!(node.as_number(), Some(65546));
+        assert_eq!(Node::default().as_number(), None);
+    }
+}
