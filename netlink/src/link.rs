@@ -40,7 +40,7 @@ pub struct Link {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
 
-/// A pair of interfaces to make. The ends start down unless told otherwise.
+/// A pair of interfaces to make. The other end starts down: the kernel refuses a peer that is up before its pair exists.
 #[derive(Debug, Clone, Default)]
 pub struct VethSpec<'a> {
     /// Name of the end in the connection's namespace.
@@ -57,8 +57,6 @@ pub struct VethSpec<'a> {
     pub mtu: Option<u32>,
     /// Set this end up at once.
     pub up: bool,
-    /// Set the other end up at once.
-    pub peer_up: bool,
 }
 
 /// A bridge to make.
@@ -207,7 +205,7 @@ pub(crate) fn set_up(message: &mut LinkMessage, up: bool) {
 pub(crate) fn veth(spec: &VethSpec<'_>) -> Result<LinkMessage> {
     check_name(spec.name)?;
     check_name(spec.peer_name)?;
-    let mut peer = end(spec.peer_name, spec.peer_mac, spec.mtu, spec.peer_up);
+    let mut peer = end(spec.peer_name, spec.peer_mac, spec.mtu, false);
     if let Some(netns) = spec.peer_netns {
         peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
     }

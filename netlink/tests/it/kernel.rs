@@ -32,11 +32,7 @@ impl Pair {
             ..VethSpec::default()
         };
         let near = connection
-            .create_veth(&VethSpec {
-                up: true,
-                peer_up: true,
-                ..spec
-            })
+            .create_veth(&VethSpec { up: true, ..spec })
             .expect("makes a veth");
         address(&here, "near", &["10.0.0.1/24", "fd00::1/64"]);
         address(&there, "far", &["10.0.0.2/24", "fd00::2/64"]);

@@ -19,13 +19,12 @@ fn veth_ends_are_made_in_two_namespaces_with_what_was_asked() {
         mac: Some(mac),
         peer_mac: Some(peer_mac),
         mtu: Some(1400),
-        up: false,
-        peer_up: true,
+        up: true,
     };
     let near = connection.create_veth(&spec).expect("makes it");
     assert_eq!(
         (near.name.as_str(), near.mac, near.mtu, near.up),
-        ("host0", Some(mac), 1400, false)
+        ("host0", Some(mac), 1400, true)
     );
     assert_eq!(near.kind.as_deref(), Some("veth"));
     assert!(near.peer_netns.is_some(), "the peer is elsewhere: {near:?}");
@@ -36,7 +35,7 @@ fn veth_ends_are_made_in_two_namespaces_with_what_was_asked() {
         .expect("is there");
     assert_eq!(
         (far.mac, far.mtu, far.up, far.carrier),
-        (Some(peer_mac), 1400, true, false)
+        (Some(peer_mac), 1400, false, false)
     );
     assert_eq!(near.peer, Some(far.index));
 
