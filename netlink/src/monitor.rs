@@ -74,6 +74,8 @@ pub struct Monitor {
     socket: AsyncFd<Socket>,
     buffer: Vec<u8>,
     pending: VecDeque<Event>,
+    /// Events were lost, and those still queued are older than what the reader is about to list.
+    lossy: bool,
 }
 
 impl Monitor {
@@ -94,6 +96,7 @@ impl Monitor {
             socket,
             buffer: Vec::with_capacity(64 * 1024),
             pending: VecDeque::new(),
+            lossy: false,
         })
     }
 
@@ -118,10 +121,17 @@ impl Stream for Monitor {
             this.buffer.clear();
             let buffer = &mut this.buffer;
             match ready.try_io(|socket| socket.get_ref().recv(buffer, 0)) {
+                // Once it has dropped events the kernel drops in silence until the queue is empty. So the loss is told
+                // only then: what the reader lists next cannot be outdated by a change that it does not hear of.
+                Err(_would_block) if this.lossy => {
+                    this.lossy = false;
+                    this.pending.push_back(Event::Overrun);
+                }
                 Err(_would_block) => {}
+                Ok(Ok(_)) if this.lossy => {}
                 Ok(Ok(_)) => wire::each(&this.buffer, |_, payload| this.pending.extend(event(payload))),
                 Ok(Err(error)) => match errno_of(&error) {
-                    Errno::ENOBUFS => return Poll::Ready(Some(Event::Overrun)),
+                    Errno::ENOBUFS => this.lossy = true,
                     Errno::EINTR => {}
                     errno => {
                         tracing::error!(%errno, "reading netlink events failed");

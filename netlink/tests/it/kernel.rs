@@ -31,11 +31,10 @@ impl Pair {
             peer_netns: Some(&there),
             ..VethSpec::default()
         };
-        let near = connection
-            .create_veth(&VethSpec { up: true, ..spec })
-            .expect("makes a veth");
-        address(&here, "near", &["10.0.0.1/24", "fd00::1/64"]);
+        let near = connection.create_veth(&spec).expect("makes a veth");
+        // In this order the near end has carrier from the start; else the kernel may take a second to notice.
         address(&there, "far", &["10.0.0.2/24", "fd00::2/64"]);
+        address(&here, "near", &["10.0.0.1/24", "fd00::1/64"]);
         Some(Self { here, there, near })
     }
 }
@@ -43,10 +42,10 @@ impl Pair {
 pub(crate) fn address(netns: &Netns, link: &str, networks: &[&str]) {
     let mut connection = Connection::open_in(netns).expect("connects");
     let link = connection.link_by_name(link).expect("exists").index;
-    let ops: Vec<Op> = networks
+    let addrs = networks
         .iter()
-        .map(|text| Op::AddAddr(margay_netlink::Addr::new(link, net(text)).nodad()))
-        .collect();
+        .map(|text| Op::AddAddr(margay_netlink::Addr::new(link, net(text)).nodad()));
+    let ops: Vec<Op> = std::iter::once(Op::SetUp(link, true)).chain(addrs).collect();
     connection.apply_all(&ops).expect("adds addresses");
 }
 
