@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The testbed: labs of routers and hosts in namespaces, a cluster on them, an API server for labs, and the demo.
+pub mod cluster;
+pub mod lab;
+pub mod story;
+pub mod traffic;
