@@ -14,5 +14,8 @@ pub mod control;
 
 pub mod labels;
 mod nullable;
+pub mod selector;
 pub mod slim;
+pub mod support;
 pub mod v3;
+pub mod validate;
