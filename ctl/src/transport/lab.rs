@@ -1,0 +1,145 @@
+//! The agents of a lab: `margay-lab exec` runs this very program in every cluster node.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures::future::join_all;
+use serde_json::{Map, Value};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::Answer;
+use crate::cli::DEFAULT_SOCKET;
+
+/// The topology's label that makes a node one of the cluster.
+const CLUSTER_LABEL: &str = "margay.io/kubernetes-node";
+/// Longer than a node's agent may take, so that its own words about that arrive.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A deployed lab.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    name: String,
+    /// Its cluster nodes, in the order of the topology.
+    nodes: Vec<String>,
+}
+
+impl Lab {
+    /// The lab of this name, or of this topology file.
+    pub(super) fn named(lab: &str) -> anyhow::Result<Self> {
+        let is_file = lab.contains('/') || lab.ends_with(".yml") || lab.ends_with(".yaml");
+        let option = if is_file { "--topo" } else { "--name" };
+        let mut labs = inspect(&[option, lab])?;
+        match (labs.pop(), labs.is_empty()) {
+            (Some(found), true) => Ok(found),
+            _ => bail!("margay-lab inspect {option} {lab} does not tell one lab"),
+        }
+    }
+
+    /// All labs on this machine.
+    pub(super) fn deployed() -> anyhow::Result<Vec<Self>> {
+        inspect(&[])
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) async fn fetch(&self, paths: &[&str]) -> Vec<Answer<Vec<Value>>> {
+        join_all(self.nodes.iter().map(|node| self.ask(node, paths))).await
+    }
+
+    async fn ask(&self, node: &str, paths: &[&str]) -> Answer<Vec<Value>> {
+        let result = self.exec(node, paths).await.map_err(|error| format!("{error:#}"));
+        Answer {
+            node: node.to_owned(),
+            result,
+        }
+    }
+
+    async fn exec(&self, node: &str, paths: &[&str]) -> anyhow::Result<Vec<Value>> {
+        let this = env::current_exe().context("cannot tell this program's path")?;
+        let mut command = command()?;
+        command.args(["exec", "--name", &self.name, node, "--"]);
+        command.arg(this).args(["--socket", DEFAULT_SOCKET, "raw"]).args(paths);
+        let running = timeout(PATIENCE, run(command)).await;
+        let output = running.with_context(|| format!("no answer within {} s", PATIENCE.as_secs()))??;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let answers: Vec<Value> = text
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()
+            .context("margay-lab exec printed something else than JSON")?;
+        if answers.len() != paths.len() {
+            bail!(
+                "margay-lab exec printed {} answers to {} questions",
+                answers.len(),
+                paths.len()
+            );
+        }
+        Ok(answers)
+    }
+}
+
+fn inspect(which: &[&str]) -> anyhow::Result<Vec<Lab>> {
+    let mut command = std::process::Command::new(program());
+    command.args(["inspect", "-o", "json"]).args(which).stdin(Stdio::null());
+    let output = command.output().with_context(not_started)?;
+    let output = succeeded(output)?;
+    let labs: Map<String, Value> = serde_json::from_slice(&output.stdout)
+        .context("margay-lab inspect printed something else than a JSON object")?;
+    let labs = labs.into_iter().filter_map(|(name, nodes)| {
+        let nodes = nodes
+            .as_array()?
+            .iter()
+            .filter(|node| node["labels"][CLUSTER_LABEL] == "true");
+        let nodes = nodes
+            .filter_map(|node| Some(node["node"].as_str()?.to_owned()))
+            .collect();
+        Some(Lab { name, nodes })
+    });
+    Ok(labs.collect())
+}
+
+fn command() -> anyhow::Result<Command> {
+    let mut command = Command::new(program());
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    Ok(command)
+}
+
+async fn run(mut command: Command) -> anyhow::Result<Output> {
+    succeeded(command.output().await.with_context(not_started)?)
+}
+
+/// Turns a failure into the last words that the command, or this program inside the node, wrote about it.
+fn succeeded(output: Output) -> anyhow::Result<Output> {
+    if output.status.success() {
+        return Ok(output);
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    let last = words
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_default();
+    match last.trim().strip_prefix("error: ").unwrap_or(last.trim()) {
+        "" => bail!("margay-lab failed: {}", output.status),
+        words => bail!("{words}"),
+    }
+}
+
+fn not_started() -> String {
+    format!("cannot run {}", Path::new(&program()).display())
+}
+
+/// The `margay-lab` that was built with this program, else the one in PATH.
+fn program() -> OsString {
+    let beside = env::current_exe().ok().map(|this| this.with_file_name("margay-lab"));
+    beside
+        .filter(|path| path.is_file())
+        .map_or_else(|| "margay-lab".into(), PathBuf::into_os_string)
+}
