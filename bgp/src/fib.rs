@@ -1,0 +1,105 @@
+//! Where chosen routes go, and what the forwarding plane tells about itself.
+
+pub mod kernel;
+pub mod memory;
+
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use smallvec::SmallVec;
+
+/// A route as the forwarding plane wants it: next hops are on connected networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FibRoute {
+    /// Packets are spread over these, at least one, sorted, each once.
+    Unicast(SmallVec<[FibHop; 2]>),
+    /// Packets are dropped.
+    Blackhole,
+}
+
+/// One directly reachable next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FibHop {
+    /// The neighbour's address.
+    pub via: IpAddr,
+    /// Index of the interface it is on.
+    pub oif: u32,
+}
+
+/// The wanted state of one prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FibChange {
+    /// The prefix.
+    pub prefix: IpNetwork,
+    /// What it should be; `None` for no route.
+    pub route: Option<FibRoute>,
+}
+
+/// A step from the RIB to the forwarding plane.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct FibBatch {
+    /// The latest wish for each prefix that changed.
+    pub changes: Vec<FibChange>,
+    /// Every route wanted is known now: whatever is left of an earlier life may go.
+    pub complete: bool,
+}
+
+/// What the forwarding plane can reach without BGP.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Topology {
+    /// Connected networks and routes of others, default routes left out.
+    pub routes: Vec<UnderlayRoute>,
+    /// Our own addresses.
+    pub addresses: Vec<LocalAddress>,
+}
+
+/// A connected network, or a route somebody else has put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnderlayRoute {
+    /// Destination.
+    pub prefix: IpNetwork,
+    /// The gateway; `None` when connected.
+    pub via: Option<IpAddr>,
+    /// Interface index.
+    pub oif: u32,
+}
+
+/// An address of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LocalAddress {
+    /// The address.
+    pub addr: IpAddr,
+    /// Interface index.
+    pub oif: u32,
+}
+
+/// The speaker's side of a forwarding plane. One task owns it, so its methods need no locks.
+pub trait Fib: Send + 'static {
+    /// Reads what is there. Called once, before anything else.
+    ///
+    /// # Errors
+    /// When the forwarding plane cannot be read; the speaker does not start.
+    fn start(&mut self) -> impl Future<Output = io::Result<Started>> + Send;
+
+    /// Brings the forwarding plane towards these wishes.
+    ///
+    /// Failures are the implementation's to log and to try again; [`Fib::event`] is its chance.
+    fn apply(&mut self, batch: FibBatch) -> impl Future<Output = ()> + Send;
+
+    /// Waits until the topology has changed; repairs foreign changes on the way. Must be cancel-safe.
+    fn event(&mut self) -> impl Future<Output = Topology> + Send;
+
+    /// Removes every route of ours; the speaker leaves for good.
+    fn flush(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// What a forwarding plane has to say at the start.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Started {
+    /// Networks and addresses.
+    pub topology: Topology,
+    /// Routes of an earlier life of this speaker are still forwarding: this is a restart (RFC 4724).
+    pub restored: bool,
+}

@@ -1,0 +1,156 @@
+//! Next hops: through connected networks and routes of others, or recursively through the Loc-RIB.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
+
+use crate::fib::{FibHop, FibRoute, Topology};
+use crate::prefix::{Family, covers, host, truncate};
+use crate::wire::NextHop;
+
+/// A next hop as the resolver tells them apart: link-local addresses mean something on one interface only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct HopKey {
+    addr: Option<IpAddr>,
+    link_local: Option<Ipv6Addr>,
+    oif: Option<u32>,
+}
+
+impl HopKey {
+    pub(super) fn new(next_hop: Option<NextHop>, oif: Option<u32>) -> Self {
+        let link_local = next_hop.and_then(|n| n.link_local);
+        let addr = next_hop.map(|n| n.addr);
+        HopKey { addr, link_local, oif: oif.filter(|_| link_local.is_some()) }
+    }
+}
+
+/// How a next hop is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resolved {
+    pub(super) hops: SmallVec<[FibHop; 2]>,
+    /// 0 when connected, growing with each step away.
+    pub(super) cost: u32,
+    /// The network it was found in.
+    matched: IpNetwork,
+    /// Whether that network is a BGP route.
+    recursive: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Resolver {
+    topology: Topology,
+    connected: FxHashSet<IpNetwork>,
+    cache: FxHashMap<HopKey, Option<Resolved>>,
+}
+
+impl Resolver {
+    /// Takes a new topology; false when nothing in it differs.
+    pub(super) fn set_topology(&mut self, topology: Topology) -> bool {
+        if self.topology == topology {
+            return false;
+        }
+        self.connected = topology.routes.iter().filter(|r| r.via.is_none()).map(|r| r.prefix).collect();
+        self.topology = topology;
+        self.cache.clear();
+        true
+    }
+
+    pub(super) fn is_connected(&self, prefix: &IpNetwork) -> bool {
+        self.connected.contains(prefix)
+    }
+
+    pub(super) fn interface_of(&self, local: IpAddr) -> Option<u32> {
+        self.topology.addresses.iter().find(|a| a.addr == local).map(|a| a.oif)
+    }
+
+    /// A global address of `family` on the interface that has `local`.
+    pub(super) fn sibling(&self, local: IpAddr, family: Family) -> Option<IpAddr> {
+        let oif = self.interface_of(local)?;
+        let global = |addr: &IpAddr| match addr {
+            IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_loopback(),
+            IpAddr::V6(v6) => !v6.is_unicast_link_local() && !v6.is_loopback(),
+        };
+        let on_it = self.topology.addresses.iter().filter(|a| a.oif == oif).map(|a| a.addr);
+        on_it.filter(|a| Family::of_addr(a) == family && global(a)).min()
+    }
+
+    /// Resolves a next hop for a route to `prefix`, which must not lead through itself.
+    pub(super) fn resolve(
+        &mut self,
+        key: HopKey,
+        prefix: &IpNetwork,
+        routes: &FxHashMap<IpNetwork, FibRoute>,
+    ) -> Option<&Resolved> {
+        if !self.cache.contains_key(&key) {
+            let resolved = self.look_up(&key, routes);
+            self.cache.insert(key, resolved);
+        }
+        self.cached(&key).filter(|r| !(r.recursive && r.matched == *prefix))
+    }
+
+    pub(super) fn cached(&self, key: &HopKey) -> Option<&Resolved> {
+        self.cache.get(key)?.as_ref()
+    }
+
+    /// Resolves again what the changed routes may concern; the next hops that moved.
+    pub(super) fn invalidate(
+        &mut self,
+        changed: &[IpNetwork],
+        routes: &FxHashMap<IpNetwork, FibRoute>,
+    ) -> FxHashSet<HopKey> {
+        let concerned = |key: &HopKey, resolved: &Option<Resolved>| {
+            let Some(addr) = key.addr else { return false };
+            let matched = resolved.as_ref().map_or(0, |r| r.matched.prefix());
+            let fixed = resolved.as_ref().is_some_and(|r| !r.recursive);
+            changed.iter().any(|p| {
+                (if fixed { p.prefix() > matched } else { p.prefix() >= matched }) && covers(p, &host(addr))
+            })
+        };
+        let keys: Vec<HopKey> = self.cache.iter().filter(|(k, r)| concerned(k, r)).map(|(k, _)| *k).collect();
+        let mut moved = FxHashSet::default();
+        for key in keys {
+            let now = self.look_up(&key, routes);
+            if self.cache.get(&key) != Some(&now) {
+                self.cache.insert(key, now);
+                moved.insert(key);
+            }
+        }
+        moved
+    }
+
+    fn look_up(&self, key: &HopKey, routes: &FxHashMap<IpNetwork, FibRoute>) -> Option<Resolved> {
+        let addr = key.addr?;
+        if self.topology.addresses.iter().any(|a| a.addr == addr) {
+            return None;
+        }
+        let on_link = |via: Ipv6Addr| {
+            let hop = FibHop { via: via.into(), oif: key.oif? };
+            Some(Resolved { hops: SmallVec::from_slice(&[hop]), cost: 0, matched: host(addr), recursive: false })
+        };
+        if matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+            return on_link(key.link_local?);
+        }
+        let underlay =
+            self.topology.routes.iter().filter(|r| covers(&r.prefix, &host(addr))).max_by_key(|r| r.prefix.prefix());
+        let floor = underlay.map_or(0, |r| r.prefix.prefix() + 1);
+        // A default route of ours resolves nothing: it would hide that a next hop is gone.
+        let recursive = (floor.max(1)..=Family::of_addr(&addr).bits())
+            .rev()
+            .map(|len| truncate(addr, len))
+            .find_map(|p| routes.get(&p).map(|route| (p, route)));
+        match (recursive, underlay) {
+            (Some((_, FibRoute::Blackhole)), _) => None,
+            (Some((matched, FibRoute::Unicast(hops))), _) => {
+                Some(Resolved { hops: hops.clone(), cost: 10, matched, recursive: true })
+            }
+            (None, Some(route)) => {
+                let hop = FibHop { via: route.via.unwrap_or(addr), oif: route.oif };
+                let cost = u32::from(route.via.is_some());
+                Some(Resolved { hops: SmallVec::from_slice(&[hop]), cost, matched: route.prefix, recursive: false })
+            }
+            (None, None) => key.link_local.and_then(on_link),
+        }
+    }
+}
