@@ -1,6 +1,21 @@
-//! Makes the kernel match.
+//! Makes the kernel match: reads what is there, writes the differences, and repairs what others changed.
+//!
+//! Only what carries our prefix or comment is ever read as ours or touched. [`text`] knows the words of the tools,
+//! [`snapshot`] reads theirs, [`plan`] decides what to write, [`tools`] runs them.
+
+mod plan;
+mod snapshot;
+mod text;
+mod tools;
 
 use std::fmt;
+
+use plan::Plan;
+use tools::Tools;
+
+use crate::render::{Delta, Family, Ruleset};
+
+pub use tools::ToolError;
 
 /// Which of the kernel's two packet filters holds the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,26 +40,152 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// When neither can be read.
-    pub async fn detect() -> Result<Self, DetectError> {
-        Ok(Self::Nft)
+    /// When the nft tables cannot be read.
+    pub async fn detect() -> Result<Self, ToolError> {
+        let nft = Tools::new(Self::Nft).snapshot_tables().await?;
+        // Hosts without the legacy tools have no rules there.
+        let legacy = Tools::new(Self::Legacy).snapshot_tables().await.unwrap_or_default();
+        Ok(if legacy.foreign_rules() > nft.foreign_rules() {
+            Self::Legacy
+        } else {
+            Self::Nft
+        })
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Nft => Self::Legacy,
+            Self::Legacy => Self::Nft,
+        }
     }
 }
 
-/// No iptables to work with.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read the host's packet filter: {0}; install iptables and ipset, and run as root")]
-pub struct DetectError(String);
-
-/// Writes to the kernel.
+/// The kernel's tables and sets, in the network namespace of the thread that awaits.
 #[derive(Debug)]
 pub struct Dataplane {
-    backend: Backend,
+    tools: Tools,
+    /// The kernel holds what the last call asked for, as far as we know.
+    known: bool,
+    writes: u64,
 }
 
 impl Dataplane {
-    /// Works with this back end, in the network namespace of the thread that awaits it.
+    /// Works with this back end. Nothing is written yet.
     pub fn new(backend: Backend) -> Self {
-        Self { backend }
+        Self {
+            tools: Tools::new(backend),
+            known: false,
+            writes: 0,
+        }
+    }
+
+    /// The sets of ours that are there, by name.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub async fn set_names(&self) -> Result<Vec<String>, ToolError> {
+        Ok(self.tools.snapshot().await?.sets.into_keys().collect())
+    }
+
+    /// Transactions written so far: one a table, one a batch of sets.
+    pub fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// Makes the kernel hold `ruleset`. `delta` is how it differs from what the last call asked for; after a failure, and
+    /// the first time, the kernel is read and all differences are written.
+    ///
+    /// # Errors
+    ///
+    /// When a tool refuses. What was written before that stays; call again with any delta.
+    pub async fn apply(&mut self, ruleset: &Ruleset, delta: &Delta) -> Result<(), ToolError> {
+        let first = !self.known;
+        if first || !delta.hooks.is_empty() {
+            self.repair(ruleset).await?;
+        } else {
+            self.known = false;
+            self.write(Plan::for_delta(ruleset, delta)).await?;
+            self.known = true;
+        }
+        if first {
+            self.leave_other_backend().await;
+        }
+        Ok(())
+    }
+
+    /// Reads the kernel and writes every difference from `ruleset`; tells whether there was any.
+    ///
+    /// # Errors
+    ///
+    /// When a tool refuses.
+    pub async fn repair(&mut self, ruleset: &Ruleset) -> Result<bool, ToolError> {
+        self.known = false;
+        let kernel = self.tools.snapshot().await?;
+        let plan = Plan::for_snapshot(ruleset, &kernel, self.tools.families());
+        let differs = !plan.is_empty();
+        self.write(plan).await?;
+        self.known = true;
+        Ok(differs)
+    }
+
+    async fn write(&mut self, plan: Plan) -> Result<(), ToolError> {
+        let Plan {
+            mut sets_before,
+            tables,
+            mut sets_after,
+            unused_sets,
+        } = plan;
+        if tables.is_empty() {
+            sets_before.push_str(&std::mem::take(&mut sets_after));
+        }
+        self.restore_sets(&sets_before).await?;
+        let mut by_family: Vec<(Family, String)> = Vec::new();
+        for (family, text) in tables {
+            match by_family.last_mut().filter(|(last, _)| *last == family) {
+                Some((_, all)) => all.push_str(&text),
+                None => by_family.push((family, text)),
+            }
+        }
+        for (family, text) in by_family {
+            self.tools.restore_tables(family, &text).await?;
+            self.writes += 1;
+        }
+        self.restore_sets(&sets_after).await?;
+        if !unused_sets.is_empty() {
+            let text: String = unused_sets.iter().map(|name| format!("destroy {name}\n")).collect();
+            // A rule that somebody else made may still use one; it goes at a later refresh.
+            match self.tools.restore_sets(&text).await {
+                Ok(()) => self.writes += 1,
+                Err(error) => tracing::debug!(%error, "an unused set stays for now"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn restore_sets(&mut self, text: &str) -> Result<(), ToolError> {
+        if !text.is_empty() {
+            self.tools.restore_sets(text).await?;
+            self.writes += 1;
+        }
+        Ok(())
+    }
+
+    /// Removes what an earlier run with the other back end left behind: two filters would judge every packet.
+    async fn leave_other_backend(&mut self) {
+        let other = Tools::new(self.tools.backend().other());
+        let Ok(there) = other.snapshot_tables().await else {
+            return;
+        };
+        if !there.has_our_rules() {
+            return;
+        }
+        let plan = Plan::for_snapshot(&Ruleset::default(), &there, other.families());
+        for (family, text) in plan.tables {
+            match other.restore_tables(family, &text).await {
+                Ok(()) => self.writes += 1,
+                Err(error) => tracing::warn!(%error, backend = %other.backend(), "left-over rules stay"),
+            }
+        }
     }
 }

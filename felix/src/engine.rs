@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::dataplane::{Backend, Dataplane, DetectError};
+use crate::dataplane::{Backend, Dataplane, ToolError};
 use crate::model::{EndpointId, Update};
 use crate::render;
 use queue::Queue;
@@ -66,7 +66,7 @@ impl Engine {
     /// # Errors
     ///
     /// When the tools are missing or the kernel cannot be read.
-    pub async fn start(config: EngineConfig) -> Result<Handle, DetectError> {
+    pub async fn start(config: EngineConfig) -> Result<Handle, ToolError> {
         let backend = match config.backend {
             BackendChoice::Auto => Backend::detect().await?,
             BackendChoice::Nft => Backend::Nft,

@@ -48,7 +48,7 @@ impl Queue {
         self.waiting.lock().updates.len()
     }
 
-    /// Takes all that waits, or what has been taken before when nothing does.
+    /// Takes all that waits. `in_sync` and `closed` stay once they were set.
     pub(super) fn take(&self) -> Batch {
         let mut waiting = self.waiting.lock();
         let empty = Batch {

@@ -1,0 +1,224 @@
+//! What to write, and in which order. Pure.
+//!
+//! New sets and departures from sets come first, then the tables, then arrivals in sets, and last the end of sets that
+//! nothing refers to any more. At no moment do rules and members together allow what neither the old nor the new state
+//! does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::snapshot::{Snapshot, TableSnapshot};
+use super::text::{Line, chain_lines, create, entry, hook_line};
+use crate::render::{
+    Builtin, Chain, ChainName, Delta, Family, Hook, Position, Ruleset, SetChange, SetName, Table, TableRules,
+};
+
+/// Input for the tools, in the order in which it is written. Empty parts are not written at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// For `ipset restore`: new sets, and members that go.
+    pub(super) sets_before: String,
+    /// For `iptables-restore --noflush`: one transaction a table.
+    pub(super) tables: Vec<(Family, String)>,
+    /// For `ipset restore`: members that come.
+    pub(super) sets_after: String,
+    /// Sets to destroy.
+    pub(super) unused_sets: Vec<String>,
+}
+
+impl Plan {
+    /// What `delta` asks for, where the kernel holds the rest of `ruleset` already. Hooks are not looked at: where those
+    /// stand, only a snapshot can tell.
+    pub(super) fn for_delta(ruleset: &Ruleset, delta: &Delta) -> Self {
+        let mut plan = Self::default();
+        for (name, change) in &delta.sets {
+            match change {
+                SetChange::Created => plan.create_set(ruleset, name),
+                SetChange::Changed { added, removed } => {
+                    removed
+                        .iter()
+                        .for_each(|member| plan.write_before("del", &name.0, &entry(member)));
+                    added
+                        .iter()
+                        .for_each(|member| plan.write_after(&name.0, &entry(member)));
+                }
+                SetChange::Removed => plan.unused_sets.push(name.to_string()),
+            }
+        }
+        let mut tables: BTreeMap<(Family, Table), TableEdit> = BTreeMap::new();
+        for (family, table, name) in &delta.chains {
+            let edit = tables.entry((*family, *table)).or_default();
+            match ruleset.chain(*family, *table, name) {
+                Some(chain) => edit.write(name, &chain_lines(name, chain)),
+                None => edit.delete(&name.0),
+            }
+        }
+        plan.tables = tables
+            .into_iter()
+            .map(|((family, table), edit)| (family, edit.finish(table)))
+            .collect();
+        plan
+    }
+
+    /// Everything in which `kernel` differs from `ruleset`.
+    pub(super) fn for_snapshot(ruleset: &Ruleset, kernel: &Snapshot, families: &[Family]) -> Self {
+        let mut plan = Self::default();
+        for (name, set) in &ruleset.sets {
+            let there = kernel
+                .sets
+                .get(&*name.0)
+                .filter(|there| there.kind == set.kind.to_string());
+            let Some(there) = there else {
+                plan.create_set(ruleset, name);
+                continue;
+            };
+            if there.odd {
+                plan.sets_before.push_str(&format!("flush {name}\n"));
+            }
+            let kept = if there.odd {
+                BTreeSet::new()
+            } else {
+                there.members.clone()
+            };
+            kept.difference(&set.members)
+                .for_each(|member| plan.write_before("del", &name.0, &entry(member)));
+            set.members
+                .difference(&kept)
+                .for_each(|member| plan.write_after(&name.0, &entry(member)));
+        }
+        let unused = kernel
+            .sets
+            .keys()
+            .filter(|name| !ruleset.sets.contains_key(&SetName(name.as_str().into())));
+        plan.unused_sets = unused.cloned().collect();
+        for &family in families {
+            for table in Table::ALL {
+                let (wanted, there) = (TableRules::default(), TableSnapshot::default());
+                let wanted = ruleset.tables.get(&(family, table)).unwrap_or(&wanted);
+                let there = kernel.tables.get(&(family, table)).unwrap_or(&there);
+                let edit = TableEdit::between(wanted, there);
+                if !edit.is_empty() {
+                    plan.tables.push((family, edit.finish(table)));
+                }
+            }
+        }
+        plan
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn create_set(&mut self, ruleset: &Ruleset, name: &SetName) {
+        let Some(set) = ruleset.sets.get(name) else { return };
+        self.sets_before.push_str(&create(name, set));
+        self.sets_before.push_str(&format!("flush {name}\n"));
+        set.members
+            .iter()
+            .for_each(|member| self.write_before("add", &name.0, &entry(member)));
+    }
+
+    fn write_before(&mut self, verb: &str, set: &str, member: &str) {
+        writeln!(self.sets_before, "{verb} {set} {member}").expect("a String takes everything");
+    }
+
+    fn write_after(&mut self, set: &str, member: &str) {
+        writeln!(self.sets_after, "add {set} {member}").expect("a String takes everything");
+    }
+}
+
+/// One table's transaction in the making.
+#[derive(Debug, Default)]
+struct TableEdit {
+    /// Chains to make or to empty.
+    declarations: String,
+    rules: String,
+    hooks: String,
+    deletions: String,
+}
+
+impl TableEdit {
+    fn between(wanted: &TableRules, there: &TableSnapshot) -> Self {
+        let mut edit = Self::default();
+        for (name, chain) in &wanted.chains {
+            let lines = chain_lines(name, chain);
+            let same = there
+                .chains
+                .get(&*name.0)
+                .is_some_and(|hashes| same_rules(&lines, hashes, chain));
+            if !same {
+                edit.write(name, &lines);
+            }
+        }
+        for (&builtin, hooks) in &there.hooks {
+            let wanted = wanted.hooks.get(&builtin);
+            let right = wanted.is_some_and(|hook| {
+                let in_place = hook.position == Position::Appended || hooks[0].position == 0;
+                hooks.len() == 1 && hooks[0].hash == Some(hook_line(builtin, hook).hash) && in_place
+            });
+            if !right {
+                hooks.iter().for_each(|hook| edit.unhook(builtin, &hook.spec));
+                wanted.iter().for_each(|hook| edit.hook(builtin, hook));
+            }
+        }
+        let missing = wanted
+            .hooks
+            .iter()
+            .filter(|(builtin, _)| !there.hooks.contains_key(builtin));
+        missing.for_each(|(&builtin, hook)| edit.hook(builtin, hook));
+        let unwanted = there
+            .chains
+            .keys()
+            .filter(|name| !wanted.chains.contains_key(&ChainName(name.as_str().into())));
+        unwanted.for_each(|name| edit.delete(name));
+        edit
+    }
+
+    fn write(&mut self, name: &ChainName, lines: &[Line]) {
+        writeln!(self.declarations, ":{name} - [0:0]").expect("a String takes everything");
+        for line in lines {
+            writeln!(self.rules, "-A {name} {}", line.spec).expect("a String takes everything");
+        }
+    }
+
+    fn delete(&mut self, name: &str) {
+        writeln!(self.declarations, ":{name} - [0:0]").expect("a String takes everything");
+        writeln!(self.deletions, "-X {name}").expect("a String takes everything");
+    }
+
+    fn hook(&mut self, builtin: Builtin, hook: &Hook) {
+        let line = hook_line(builtin, hook);
+        let verb = match hook.position {
+            Position::First => format!("-I {builtin} 1"),
+            Position::Appended => format!("-A {builtin}"),
+        };
+        writeln!(self.hooks, "{verb} {}", line.spec).expect("a String takes everything");
+    }
+
+    fn unhook(&mut self, builtin: Builtin, spec: &str) {
+        writeln!(self.hooks, "-D {builtin} {spec}").expect("a String takes everything");
+    }
+
+    fn is_empty(&self) -> bool {
+        self.declarations.is_empty() && self.hooks.is_empty()
+    }
+
+    fn finish(self, table: Table) -> String {
+        let Self {
+            declarations,
+            rules,
+            hooks,
+            deletions,
+        } = self;
+        format!("*{table}\n{declarations}{rules}{hooks}{deletions}COMMIT\n")
+    }
+}
+
+fn same_rules(lines: &[Line], hashes: &[Option<String>], chain: &Chain) -> bool {
+    chain.rules.len() == hashes.len()
+        && lines
+            .iter()
+            .zip(hashes)
+            .all(|(line, hash)| hash.as_ref() == Some(&line.hash))
+}
