@@ -40,9 +40,12 @@ pub(crate) struct Target {
     /// Ask the agent that listens on this socket [default: /run/margay/control.sock, where it exists]
     #[arg(long, value_name = "PATH", global = true, conflicts_with = "lab")]
     pub(crate) socket: Option<PathBuf>,
-    /// Ask every cluster node of a lab [default: the only lab deployed, when no agent runs here]
-    #[arg(long, value_name = "NAME|FILE.clab.yml", env = "MARGAY_LAB", global = true)]
+    /// Ask every cluster node of a lab [default: $MARGAY_LAB, else the only lab deployed, when no agent runs here]
+    #[arg(long, value_name = "NAME|FILE.clab.yml", global = true)]
     pub(crate) lab: Option<String>,
+    /// How long an agent may take to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600), global = true)]
+    pub(crate) timeout: u64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -30,24 +30,24 @@ pub(crate) struct Output {
 }
 
 /// Columns without lines between them, as kubectl prints them.
-pub(crate) struct Table(comfy_table::Table);
+pub(crate) struct Table<const COLUMNS: usize>(comfy_table::Table);
 
-impl Table {
+impl<const COLUMNS: usize> Table<COLUMNS> {
     /// A table with these headings.
-    pub(crate) fn new<const N: usize>(header: [&str; N]) -> Self {
+    pub(crate) fn new(header: [&str; COLUMNS]) -> Self {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING).set_header(header);
         Self(table)
     }
 
     /// Adds a row. Empty cells become `-`, so that columns can be counted.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row(&mut self, cells: [String; COLUMNS]) {
         self.0
             .add_row(cells.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell }));
     }
 }
 
-impl fmt::Display for Table {
+impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in self.0.lines() {
             writeln!(f, "{}", line.trim())?;

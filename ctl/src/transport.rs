@@ -3,7 +3,9 @@
 mod lab;
 mod local;
 
+use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::Value;
@@ -12,6 +14,9 @@ use crate::cli::{DEFAULT_SOCKET, Target};
 
 use lab::Lab;
 use local::Local;
+
+/// Names the lab to ask, like `--lab`. Read here and not by clap: `--socket` beside it is no conflict.
+const LAB_VARIABLE: &str = "MARGAY_LAB";
 
 /// The path that every request begins with: it tells the node's name.
 const STATUS: &str = "/v1/status";
@@ -28,7 +33,7 @@ pub(crate) enum Transport {
 /// What one node said.
 #[derive(Debug)]
 pub(crate) struct Answer<T> {
-    /// The node's name; this machine's while its agent has not told another.
+    /// The node's name; `local` while this machine's agent has not told it.
     pub(crate) node: String,
     /// The answer, or why there is none, in words.
     pub(crate) result: Result<T, String>,
@@ -38,7 +43,7 @@ impl Transport {
     /// The agent of this machine, whatever labs there are.
     pub(crate) fn local(target: &Target) -> Self {
         let socket = target.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
-        Self::Local(Local::new(socket))
+        Self::Local(Local::new(socket, Duration::from_secs(target.timeout)))
     }
 
     /// What the user named; else the agent of this machine; else the only lab deployed on it.
@@ -46,13 +51,14 @@ impl Transport {
         if target.socket.is_some() {
             return Ok(Self::local(target));
         }
-        if let Some(name) = target.lab.as_deref().filter(|name| !name.is_empty()) {
-            return Ok(Self::Lab(Lab::named(name)?));
+        let lab = target.lab.clone().or_else(|| env::var(LAB_VARIABLE).ok());
+        if let Some(name) = lab.filter(|name| !name.is_empty()) {
+            return Ok(Self::Lab(Lab::named(&name, target.timeout)?));
         }
         if Path::new(DEFAULT_SOCKET).exists() {
             return Ok(Self::local(target));
         }
-        let mut labs = match Lab::deployed() {
+        let mut labs = match Lab::deployed(target.timeout) {
             Ok(labs) => labs,
             Err(error) => bail!("no agent listens on {DEFAULT_SOCKET}, and labs cannot be listed: {error:#}"),
         };

@@ -30,6 +30,15 @@ pub(crate) fn raw(transport: &Transport, paths: &[String]) -> anyhow::Result<Out
     })
 }
 
+/// The row of a node that did not answer: the column `state` says so, the last one why.
+fn unreachable<const N: usize>(node: &str, state: usize, reason: &str) -> [String; N] {
+    let mut row = [const { String::new() }; N];
+    node.clone_into(&mut row[0]);
+    "unreachable".clone_into(&mut row[state]);
+    reason.clone_into(&mut row[N - 1]);
+    row
+}
+
 /// Several values in one cell.
 fn list<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
     values

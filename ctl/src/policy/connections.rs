@@ -48,7 +48,7 @@ fn parse(line: &str) -> anyhow::Result<(Map<String, Value>, Connection)> {
     let fields: Map<String, Value> = match serde_json::from_str(line) {
         Ok(Value::Object(fields)) => fields,
         Ok(_) => bail!("a connection is a JSON object with from, to, protocol and port"),
-        Err(error) => bail!("not a JSON object: {error}"),
+        Err(error) => bail!("not JSON from column {} on", error.column()),
     };
     let connection = Connection {
         from: peer(&fields, "from")?,

@@ -17,8 +17,8 @@ use crate::cli::DEFAULT_SOCKET;
 
 /// The topology's label that makes a node one of the cluster.
 const CLUSTER_LABEL: &str = "margay.io/kubernetes-node";
-/// Longer than a node's agent may take, so that its own words about that arrive.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What `margay-lab exec` may take beyond the agent's own time, so that the node's own words about that arrive.
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// A deployed lab.
 #[derive(Debug)]
@@ -26,14 +26,16 @@ pub(crate) struct Lab {
     name: String,
     /// Its cluster nodes, in the order of the topology.
     nodes: Vec<String>,
+    /// Seconds that each agent may take.
+    seconds: u64,
 }
 
 impl Lab {
     /// The lab of this name, or of this topology file.
-    pub(super) fn named(lab: &str) -> anyhow::Result<Self> {
+    pub(super) fn named(lab: &str, seconds: u64) -> anyhow::Result<Self> {
         let is_file = lab.contains('/') || lab.ends_with(".yml") || lab.ends_with(".yaml");
         let option = if is_file { "--topo" } else { "--name" };
-        let mut labs = inspect(&[option, lab])?;
+        let mut labs = inspect(&[option, lab], seconds)?;
         match (labs.pop(), labs.is_empty()) {
             (Some(found), true) => Ok(found),
             _ => bail!("margay-lab inspect {option} {lab} does not tell one lab"),
@@ -41,8 +43,8 @@ impl Lab {
     }
 
     /// All labs on this machine.
-    pub(super) fn deployed() -> anyhow::Result<Vec<Self>> {
-        inspect(&[])
+    pub(super) fn deployed(seconds: u64) -> anyhow::Result<Vec<Self>> {
+        inspect(&[], seconds)
     }
 
     pub(super) fn name(&self) -> &str {
@@ -63,11 +65,21 @@ impl Lab {
 
     async fn exec(&self, node: &str, paths: &[&str]) -> anyhow::Result<Vec<Value>> {
         let this = env::current_exe().context("cannot tell this program's path")?;
-        let mut command = command()?;
-        command.args(["exec", "--name", &self.name, node, "--"]);
-        command.arg(this).args(["--socket", DEFAULT_SOCKET, "raw"]).args(paths);
-        let running = timeout(PATIENCE, run(command)).await;
-        let output = running.with_context(|| format!("no answer within {} s", PATIENCE.as_secs()))??;
+        let mut command = Command::new(program());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command.args(["exec", "--name", &self.name, node, "--"]).arg(this);
+        command.args([
+            "--socket",
+            DEFAULT_SOCKET,
+            "--timeout",
+            &self.seconds.to_string(),
+            "raw",
+        ]);
+        command.args(paths);
+        let patience = Duration::from_secs(self.seconds) + MARGIN;
+        let output = timeout(patience, run(command))
+            .await
+            .with_context(|| format!("no answer within {} s", patience.as_secs()))??;
         let text = String::from_utf8_lossy(&output.stdout);
         let answers: Vec<Value> = text
             .lines()
@@ -85,7 +97,7 @@ impl Lab {
     }
 }
 
-fn inspect(which: &[&str]) -> anyhow::Result<Vec<Lab>> {
+fn inspect(which: &[&str], seconds: u64) -> anyhow::Result<Vec<Lab>> {
     let mut command = std::process::Command::new(program());
     command.args(["inspect", "-o", "json"]).args(which).stdin(Stdio::null());
     let output = command.output().with_context(not_started)?;
@@ -100,15 +112,9 @@ fn inspect(which: &[&str]) -> anyhow::Result<Vec<Lab>> {
         let nodes = nodes
             .filter_map(|node| Some(node["node"].as_str()?.to_owned()))
             .collect();
-        Some(Lab { name, nodes })
+        Some(Lab { name, nodes, seconds })
     });
     Ok(labs.collect())
-}
-
-fn command() -> anyhow::Result<Command> {
-    let mut command = Command::new(program());
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    Ok(command)
 }
 
 async fn run(mut command: Command) -> anyhow::Result<Output> {

@@ -1,6 +1,5 @@
 //! HTTP over the agent's Unix socket.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,25 +16,24 @@ use tokio::time::timeout;
 
 use super::{Answer, STATUS};
 
-/// How long an agent may take for all answers together.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// The agent of this machine.
 #[derive(Debug)]
 pub(crate) struct Local {
     socket: PathBuf,
+    /// How long it may take for all answers together.
+    patience: Duration,
 }
 
 impl Local {
-    pub(super) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+    pub(super) fn new(socket: PathBuf, patience: Duration) -> Self {
+        Self { socket, patience }
     }
 
     pub(super) async fn fetch(&self, paths: &[&str]) -> Answer<Vec<Value>> {
-        let mut node = hostname();
-        let asked = timeout(PATIENCE, self.ask(paths, &mut node)).await;
+        let mut node = "local".to_owned();
+        let asked = timeout(self.patience, self.ask(paths, &mut node)).await;
         let result = asked.unwrap_or_else(|_| {
-            let seconds = PATIENCE.as_secs();
+            let seconds = self.patience.as_secs();
             Err(format!(
                 "the agent at {} did not answer within {seconds} s",
                 self.socket.display()
@@ -106,9 +104,4 @@ async fn get(sender: &mut SendRequest<Empty<Bytes>>, path: &str) -> Result<Value
 fn named(status: &Value) -> Option<String> {
     let NodeStatus { node, .. } = serde_json::from_value(status.clone()).ok()?;
     (!node.is_empty()).then_some(node)
-}
-
-fn hostname() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use margay_api::control::{BgpPeer, BgpRoute, BgpState, NextHop};
 
-use super::list;
+use super::{list, unreachable};
 use crate::fleet::{Fleet, Question};
 use crate::output::{Format, Output, Table, ago};
 use crate::transport::Transport;
@@ -12,11 +12,18 @@ use crate::transport::Transport;
 pub(crate) fn peers(transport: &Transport, format: Format) -> anyhow::Result<Output> {
     let now = Timestamp::now();
     let fleet = Fleet::ask(transport, &[Question::PEERS])?;
-    Ok(fleet.output(format, true, |fleet| {
+    Ok(fleet.output(format, false, |fleet| {
         let mut table = Table::new([
             "NODE", "PEER", "NAME", "AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "SENT", "REASON",
         ]);
-        for (node, report) in fleet.reports() {
+        for (node, result) in fleet.nodes() {
+            let report = match result {
+                Ok(report) => report,
+                Err(reason) => {
+                    table.row(unreachable(node, 4, reason));
+                    continue;
+                }
+            };
             for peer in &report.peers {
                 table.row([
                     node.to_owned(),
@@ -40,9 +47,16 @@ pub(crate) fn peers(transport: &Transport, format: Format) -> anyhow::Result<Out
 pub(crate) fn routes(transport: &Transport, format: Format) -> anyhow::Result<Output> {
     let now = Timestamp::now();
     let fleet = Fleet::ask(transport, &[Question::ROUTES])?;
-    Ok(fleet.output(format, true, |fleet| {
+    Ok(fleet.output(format, false, |fleet| {
         let mut table = Table::new(["NODE", "PREFIX", "USED", "NEXT HOP", "AS PATH", "FROM", "AGE", "WHY"]);
-        for (node, report) in fleet.reports() {
+        for (node, result) in fleet.nodes() {
+            let report = match result {
+                Ok(report) => report,
+                Err(reason) => {
+                    table.row(unreachable(node, 2, reason));
+                    continue;
+                }
+            };
             for route in &report.routes {
                 table.row([
                     node.to_owned(),
@@ -61,7 +75,7 @@ pub(crate) fn routes(transport: &Transport, format: Format) -> anyhow::Result<Ou
 }
 
 /// Sessions for an overview.
-pub(super) fn sessions(fleet: &Fleet, now: Timestamp) -> Table {
+pub(super) fn sessions(fleet: &Fleet, now: Timestamp) -> Table<7> {
     let mut table = Table::new(["NODE", "PEER", "NAME", "AS", "STATE", "SINCE", "REASON"]);
     for (node, report) in fleet.reports() {
         for peer in &report.peers {

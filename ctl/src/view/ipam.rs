@@ -18,7 +18,7 @@ pub(crate) fn ipam(transport: &Transport, format: Format) -> anyhow::Result<Outp
     }))
 }
 
-pub(super) fn blocks(fleet: &Fleet) -> Table {
+pub(super) fn blocks(fleet: &Fleet) -> Table<6> {
     let mut table = Table::new(["BLOCK", "OWNER", "POOL", "USED", "FREE", "BORROWED"]);
     for block in merged(fleet) {
         table.row([
@@ -33,7 +33,7 @@ pub(super) fn blocks(fleet: &Fleet) -> Table {
     table
 }
 
-fn addresses(fleet: &Fleet, now: Timestamp) -> Table {
+fn addresses(fleet: &Fleet, now: Timestamp) -> Table<5> {
     let mut table = Table::new(["ADDRESS", "POD", "NODE", "AGE", "BLOCK"]);
     for block in merged(fleet) {
         for allocation in &block.allocations {

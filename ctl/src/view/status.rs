@@ -5,7 +5,7 @@ use margay_api::control::{DataplaneStatus, DatastoreStatus, Endpoint, NodeStatus
 
 use super::bgp::sessions;
 use super::ipam::blocks;
-use super::list;
+use super::{list, unreachable};
 use crate::fleet::{Fleet, Question};
 use crate::output::{Format, Output, Table, ago, duration};
 use crate::transport::Transport;
@@ -17,16 +17,16 @@ pub(crate) fn status(transport: &Transport, format: Format) -> anyhow::Result<Ou
     let fleet = Fleet::ask(transport, &questions)?;
     Ok(fleet.output(format, false, |fleet| {
         let sections = [
-            ("Agents", agents(fleet, now)),
-            ("Sessions", sessions(fleet, now)),
-            ("Blocks", blocks(fleet)),
-            ("Endpoints", endpoints(fleet)),
+            ("Agents", agents(fleet, now).to_string()),
+            ("Sessions", sessions(fleet, now).to_string()),
+            ("Blocks", blocks(fleet).to_string()),
+            ("Endpoints", endpoints(fleet).to_string()),
         ];
         sections.map(|(title, table)| format!("{title}\n{table}")).join("\n")
     }))
 }
 
-fn agents(fleet: &Fleet, now: Timestamp) -> Table {
+fn agents(fleet: &Fleet, now: Timestamp) -> Table<11> {
     let mut table = Table::new([
         "NODE",
         "READY",
@@ -41,12 +41,11 @@ fn agents(fleet: &Fleet, now: Timestamp) -> Table {
         "PROBLEM",
     ]);
     for (node, result) in fleet.nodes() {
-        let node = node.to_owned();
         match result {
             Ok(report) => {
                 let status = &report.status;
                 table.row([
-                    node,
+                    node.to_owned(),
                     if status.ready { "yes" } else { "no" }.to_owned(),
                     status.version.clone(),
                     duration(status.uptime_seconds),
@@ -59,13 +58,7 @@ fn agents(fleet: &Fleet, now: Timestamp) -> Table {
                     problems(status),
                 ]);
             }
-            Err(reason) => {
-                let mut row = [const { String::new() }; 11];
-                row[0] = node;
-                "unreachable".clone_into(&mut row[1]);
-                reason.clone_into(&mut row[10]);
-                table.row(row);
-            }
+            Err(reason) => table.row(unreachable(node, 1, reason)),
         }
     }
     table
@@ -110,7 +103,7 @@ fn problems(status: &NodeStatus) -> String {
     told.chain(untold).collect::<Vec<_>>().join("; ")
 }
 
-fn endpoints(fleet: &Fleet) -> Table {
+fn endpoints(fleet: &Fleet) -> Table<7> {
     let mut table = Table::new(["NODE", "POD", "ADDRESSES", "INTERFACE", "POLICY", "INGRESS", "EGRESS"]);
     for (node, report) in fleet.reports() {
         for endpoint in &report.endpoints {

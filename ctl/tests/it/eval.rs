@@ -1,0 +1,75 @@
+//! `margayctl policy eval`.
+
+use std::fs;
+
+use assert_cmd::Command;
+
+use crate::transcript::{Stage, it};
+
+#[test]
+fn verdicts_as_table_and_json() {
+    Stage::fixtures().play("eval");
+}
+
+#[test]
+fn faults_are_one_message_each() {
+    Stage::fixtures().play("eval-faults");
+}
+
+#[test]
+fn a_list_as_kubectl_prints_it_and_json_manifests() {
+    Stage::fixtures().play("eval-list");
+}
+
+#[test]
+fn what_is_passed_over_is_named() {
+    Stage::fixtures().play("eval-warnings");
+}
+
+#[test]
+fn connections_come_from_standard_input() {
+    let fixtures = it().join("fixtures");
+    let run = |connections: &str| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("margayctl"));
+        command
+            .current_dir(&fixtures)
+            .args(["policy", "eval", "-o", "json", "--manifests", "shop", "--connections"]);
+        command.arg(connections);
+        command
+    };
+    let file = run("shop/connections.jsonl")
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let lines = fs::read(fixtures.join("shop/connections.jsonl")).unwrap();
+    run("-").write_stdin(lines).assert().success().stdout(file);
+    run("-").write_stdin("").assert().success().stdout("");
+    run("-")
+        .write_stdin("{}")
+        .assert()
+        .code(1)
+        .stdout("")
+        .stderr("error: standard input:1: no from: write \"namespace/pod\" or \"address\"\n");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = std::process::Command::new(assert_cmd::cargo::cargo_bin!("margayctl"))
+        .args([
+            "policy",
+            "eval",
+            "--manifests",
+            "shop",
+            "--connections",
+            "shop/connections.jsonl",
+        ])
+        .current_dir(it().join("fixtures"))
+        .stdout(writer)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+}

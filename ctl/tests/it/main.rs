@@ -1,0 +1,9 @@
+//! Integration tests of margayctl: what it prints, word for word.
+#![allow(clippy::unwrap_used)]
+
+mod agent;
+mod agents;
+mod eval;
+mod lab;
+mod payments;
+mod transcript;
