@@ -13,8 +13,11 @@
 //! - [`naming`]: names of host interfaces.
 //! - [`host`]: what the host side of a pod consists of, as data: the plugin sets it up, the agent keeps it so.
 //! - [`queue`]: DELs that the agent has not heard of yet, on disk.
+//! - [`plugin`]: the commands of the CNI specification; [`spec`]: its documents.
 
 pub mod host;
 pub mod naming;
+pub mod plugin;
 pub mod protocol;
 pub mod queue;
+pub mod spec;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::AsRawFd;
 use std::str::FromStr;
 
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
 
 use crate::error::{Error, Result};
 use crate::netns::Netns;
@@ -26,6 +26,9 @@ pub struct Link {
     pub up: bool,
     /// Whether it can carry packets (`IFF_LOWER_UP`): for a veth, whether both ends are up.
     pub carrier: bool,
+    /// Whether a packet sent now would leave (RFC 2863 `ifOperStatus` up, or unknown to the driver). It follows `carrier`
+    /// a little later; until then the kernel drops what is sent.
+    pub operational: bool,
     /// Whether it is a loopback interface.
     pub loopback: bool,
     /// The bridge it is a port of.
@@ -166,6 +169,7 @@ impl Link {
                 LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes).ok().map(Mac),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::OperState(state) => link.operational = matches!(state, State::Up | State::Unknown),
                 LinkAttribute::Link(index) => parent = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(id),
                 LinkAttribute::LinkInfo(infos) => {
