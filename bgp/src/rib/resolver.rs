@@ -34,8 +34,18 @@ pub(super) struct Resolved {
     pub(super) cost: u32,
     /// The network it was found in.
     matched: IpNetwork,
-    /// Whether that network is a BGP route.
-    recursive: bool,
+    /// What kind of route that network is.
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// On an interface's network; no route of ours, however specific, comes before that.
+    Connected,
+    /// Behind a route that somebody else has put there.
+    Foreign,
+    /// Behind a route of ours.
+    Recursive,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +86,10 @@ impl Resolver {
         on_it.filter(|a| Family::of_addr(a) == family && global(a)).min()
     }
 
-    /// Resolves a next hop for a route to `prefix`, which must not lead through itself.
+    /// Resolves a next hop for a route to `prefix`.
+    ///
+    /// A route cannot lead to its own next hop (RFC 4271 section 9.1.2.1): when the prefix contains the next hop, only
+    /// a more specific route can. Asking for that whether the route is in use or not keeps the answer from swinging.
     pub(super) fn resolve(
         &mut self,
         key: HopKey,
@@ -87,7 +100,8 @@ impl Resolver {
             let resolved = self.look_up(&key, routes);
             self.cache.insert(key, resolved);
         }
-        self.cached(&key).filter(|r| !(r.recursive && r.matched == *prefix))
+        let inside = key.addr.is_some_and(|addr| covers(prefix, &host(addr)));
+        self.cached(&key).filter(|r| r.kind == Kind::Connected || !inside || r.matched.prefix() > prefix.prefix())
     }
 
     pub(super) fn cached(&self, key: &HopKey) -> Option<&Resolved> {
@@ -103,10 +117,8 @@ impl Resolver {
         let concerned = |key: &HopKey, resolved: &Option<Resolved>| {
             let Some(addr) = key.addr else { return false };
             let matched = resolved.as_ref().map_or(0, |r| r.matched.prefix());
-            let fixed = resolved.as_ref().is_some_and(|r| !r.recursive);
-            changed.iter().any(|p| {
-                (if fixed { p.prefix() > matched } else { p.prefix() >= matched }) && covers(p, &host(addr))
-            })
+            let fixed = resolved.as_ref().is_some_and(|r| r.kind == Kind::Connected);
+            !fixed && changed.iter().any(|p| p.prefix() >= matched && covers(p, &host(addr)))
         };
         let keys: Vec<HopKey> = self.cache.iter().filter(|(k, r)| concerned(k, r)).map(|(k, _)| *k).collect();
         let mut moved = FxHashSet::default();
@@ -127,13 +139,18 @@ impl Resolver {
         }
         let on_link = |via: Ipv6Addr| {
             let hop = FibHop { via: via.into(), oif: key.oif? };
-            Some(Resolved { hops: SmallVec::from_slice(&[hop]), cost: 0, matched: host(addr), recursive: false })
+            Some(Resolved { hops: SmallVec::from_slice(&[hop]), cost: 0, matched: host(addr), kind: Kind::Connected })
         };
         if matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
             return on_link(key.link_local?);
         }
         let underlay =
             self.topology.routes.iter().filter(|r| covers(&r.prefix, &host(addr))).max_by_key(|r| r.prefix.prefix());
+        if let Some(route) = underlay.filter(|r| r.via.is_none()) {
+            let hop = FibHop { via: addr, oif: route.oif };
+            let (hops, kind) = (SmallVec::from_slice(&[hop]), Kind::Connected);
+            return Some(Resolved { hops, cost: 0, matched: route.prefix, kind });
+        }
         let floor = underlay.map_or(0, |r| r.prefix.prefix() + 1);
         // A default route of ours resolves nothing: it would hide that a next hop is gone.
         let recursive = (floor.max(1)..=Family::of_addr(&addr).bits())
@@ -143,12 +160,12 @@ impl Resolver {
         match (recursive, underlay) {
             (Some((_, FibRoute::Blackhole)), _) => None,
             (Some((matched, FibRoute::Unicast(hops))), _) => {
-                Some(Resolved { hops: hops.clone(), cost: 10, matched, recursive: true })
+                Some(Resolved { hops: hops.clone(), cost: 10, matched, kind: Kind::Recursive })
             }
             (None, Some(route)) => {
                 let hop = FibHop { via: route.via.unwrap_or(addr), oif: route.oif };
-                let cost = u32::from(route.via.is_some());
-                Some(Resolved { hops: SmallVec::from_slice(&[hop]), cost, matched: route.prefix, recursive: false })
+                let (hops, kind) = (SmallVec::from_slice(&[hop]), Kind::Foreign);
+                Some(Resolved { hops, cost: 1, matched: route.prefix, kind })
             }
             (None, None) => key.link_local.and_then(on_link),
         }
