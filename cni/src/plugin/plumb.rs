@@ -46,23 +46,22 @@ pub(super) fn attach(
 ) -> Result<Mac, Failure> {
     let mut host = Connection::open().map_err(kernel)?;
     let mut pod = Connection::open_in(netns).map_err(kernel)?;
-    let mut pair = existing(&mut host, &mut pod, ifname, wanted, pod_mac)?;
-    if pair.is_none() {
-        let spec = VethSpec {
-            name: &wanted.interface,
-            peer_name: ifname,
-            peer_netns: Some(netns),
-            mac: Some(host_mac),
-            peer_mac: pod_mac,
-            mtu: Some(wanted.mtu),
-            up: false,
-        };
-        let near = host.create_veth(&spec).map_err(kernel)?;
-        pair = Some((near, Link::default()));
-    }
-    let made = pair
-        .ok_or_else(|| Failure::new(code::KERNEL, "no link", ""))
-        .and_then(|(near, _)| configure(netns, ifname, wanted, (&mut host, &near), &mut pod));
+    let near = match existing(&mut host, &mut pod, ifname, wanted, pod_mac)? {
+        Some(near) => near,
+        None => {
+            let spec = VethSpec {
+                name: &wanted.interface,
+                peer_name: ifname,
+                peer_netns: Some(netns),
+                mac: Some(host_mac),
+                peer_mac: pod_mac,
+                mtu: Some(wanted.mtu),
+                up: false,
+            };
+            host.create_veth(&spec).map_err(kernel)?
+        }
+    };
+    let made = configure(netns, ifname, wanted, (&mut host, &near), &mut pod);
     if made.is_err() {
         // The first error is the one to report; the agent's DEL looks after what is left.
         let _ = host.delete_link_by_name(&wanted.interface);
@@ -139,14 +138,14 @@ pub(super) fn kernel(error: Error) -> Failure {
     Failure::new(code::KERNEL, error.to_string(), "")
 }
 
-/// The pair that an earlier call left, if it can be used; what is in the way and ours is deleted.
+/// The host side of the pair that an earlier call left, if it can be used; what is in the way and ours is deleted.
 fn existing(
     host: &mut Connection,
     pod: &mut Connection,
     ifname: &str,
     wanted: &Attached,
     pod_mac: Option<Mac>,
-) -> Result<Option<(Link, Link)>, Failure> {
+) -> Result<Option<Link>, Failure> {
     let outer = optional(host.link_by_name(&wanted.interface))?;
     let inner = optional(pod.link_by_name(ifname))?;
     match (outer, inner) {
@@ -160,7 +159,7 @@ fn existing(
                 && pod_mac.is_none_or(|mac| inner.mac == Some(mac))
                 && !foreign;
             if fits {
-                return Ok(Some((outer, inner)));
+                return Ok(Some(outer));
             }
             host.delete_link_by_name(&wanted.interface).map_err(kernel)?;
             Ok(None)
