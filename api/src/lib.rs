@@ -11,7 +11,8 @@
 
 pub mod cidr;
 pub mod control;
-
+#[cfg(feature = "kube")]
+pub mod crd;
 pub mod labels;
 mod nullable;
 pub mod selector;

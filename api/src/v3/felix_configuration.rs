@@ -68,7 +68,8 @@ pub struct FelixConfigurationSpec {
     pub health_host: Option<String>,
     /// Port they are served on. Default: 9099.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub health_port: Option<u32>,
+    #[schemars(range(min = 1, max = 65535))]
+    pub health_port: Option<u16>,
     /// Longer or shorter patience with single internal components.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
@@ -82,7 +83,8 @@ pub struct FelixConfigurationSpec {
     pub prometheus_metrics_host: Option<String>,
     /// Port metrics are served on. Default: 9091.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub prometheus_metrics_port: Option<u32>,
+    #[schemars(range(min = 1, max = 65535))]
+    pub prometheus_metrics_port: Option<u16>,
     /// CA that clients of metrics must present a certificate of.
     #[serde(rename = "prometheusMetricsCAFile", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
@@ -176,9 +178,9 @@ pub struct FelixConfigurationSpec {
     /// Simulates a hang, for tests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debug_simulate_dataplane_hang_after: Option<Duration>,
-    /// Prefix of the host side of pods' interfaces, or several joined by commas. Default: cali in Calico, mgy here.
+    /// Prefix of the host side of pods' interfaces. Default: cali in Calico, mgy here.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256), extend("pattern" = "^[a-zA-Z0-9_.,-]*$"))]
+    #[schemars(length(max = 256), extend("pattern" = "^[a-zA-Z0-9_.-]{1,4}$"))]
     pub interface_prefix: Option<String>,
     /// Interfaces that are no host endpoints. Default: kube-ipvs0.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -80,6 +80,6 @@ macro_rules! keywords {
     (@empty anycase, $text:expr) => { $text.is_empty().then(Self::default) };
     (@schema exact) => { schemars::json_schema!({"type": "string", "enum": Self::WORDS}) };
     (@schema anycase) => {
-        schemars::json_schema!({"type": "string", "pattern": format!("^(?i)({})?$", Self::WORDS.join("|"))})
+        schemars::json_schema!({"type": "string", "maxLength": 32, "pattern": format!("^(?i)({})?$", Self::WORDS.join("|"))})
     };
 }
