@@ -1,5 +1,6 @@
 //! What a speaker is told: an in-process value for `margay-node`, a YAML file for `margay-bgpd`.
 
+pub mod file;
 mod validate;
 
 use std::collections::BTreeMap;

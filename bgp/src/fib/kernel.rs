@@ -1,1 +1,285 @@
-//! x
+//! The Linux kernel's routing table, kept equal to what the RIB wants.
+//!
+//! A reconciler: it knows what is wanted and what it believes to be installed, writes only the difference, in batches,
+//! and lists the table anew whenever an event contradicts its belief. Routes of other protocols are never touched.
+
+mod convert;
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use futures::FutureExt;
+use ipnetwork::IpNetwork;
+use margay_netlink::{Event, Groups, Handle, Monitor, Op, Route, RouteFilter};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::{Fib, FibBatch, FibRoute, Started, Topology};
+
+/// Routes a batch.
+const BATCH: usize = 512;
+
+/// Wait before something the kernel refused is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Where routes are put and how they are told from others'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KernelConfig {
+    /// Routing table.
+    pub table: u32,
+    /// Route protocol number; nothing else on the machine may use it.
+    pub protocol: u8,
+    /// Metric. Not 0, so that connected networks (IPv4) win against the same prefix from BGP.
+    pub metric: u32,
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        KernelConfig { table: margay_netlink::table::MAIN, protocol: 77, metric: 32 }
+    }
+}
+
+/// The kernel of one network namespace as a forwarding plane.
+#[derive(Debug)]
+pub struct KernelFib {
+    config: KernelConfig,
+    handle: Handle,
+    monitor: Option<Monitor>,
+    wanted: HashMap<IpNetwork, FibRoute>,
+    /// What the kernel holds of ours; `None` for a route that is not as we would write it.
+    installed: HashMap<IpNetwork, Option<FibRoute>>,
+    /// Everything wanted is known, so the rest may go.
+    complete: bool,
+    topology: Topology,
+    topology_outdated: bool,
+    routes_outdated: bool,
+    retry_at: Option<Instant>,
+}
+
+impl KernelFib {
+    /// A forwarding plane in the namespace of `handle`.
+    pub fn new(handle: Handle, config: KernelConfig) -> Self {
+        KernelFib {
+            config,
+            handle,
+            monitor: None,
+            wanted: HashMap::new(),
+            installed: HashMap::new(),
+            complete: false,
+            topology: Topology::default(),
+            topology_outdated: false,
+            routes_outdated: false,
+            retry_at: None,
+        }
+    }
+
+    async fn list_installed(&mut self) -> margay_netlink::Result<()> {
+        let filter = RouteFilter {
+            table: Some(self.config.table),
+            protocol: Some(self.config.protocol),
+            ..RouteFilter::default()
+        };
+        let routes = self.handle.routes(filter).await?;
+        self.installed = routes.into_iter().map(|r| (r.dst, convert::from_kernel(&r, &self.config))).collect();
+        Ok(())
+    }
+
+    async fn read_topology(&self) -> margay_netlink::Result<Topology> {
+        let addrs = self.handle.addrs().await?;
+        let filter = RouteFilter { table: Some(margay_netlink::table::MAIN), ..RouteFilter::default() };
+        let routes = self.handle.routes(filter).await?;
+        Ok(convert::topology(&addrs, &routes, self.config.protocol))
+    }
+
+    /// Writes what differs for these prefixes.
+    async fn write(&mut self, prefixes: Vec<IpNetwork>) {
+        let mut changes: Vec<(IpNetwork, Option<FibRoute>, Op)> = Vec::new();
+        for prefix in prefixes {
+            let wanted = self.wanted.get(&prefix);
+            match (wanted, self.installed.get(&prefix)) {
+                (Some(route), Some(Some(there))) if route == there => {}
+                (Some(route), _) => {
+                    let op = Op::ReplaceRoute(convert::to_kernel(&prefix, route, &self.config));
+                    changes.push((prefix, Some(route.clone()), op));
+                }
+                (None, Some(there)) if self.complete => {
+                    let route = there.clone().unwrap_or(FibRoute::Unicast(Default::default()));
+                    let op = Op::DeleteRoute(convert::to_kernel(&prefix, &route, &self.config));
+                    changes.push((prefix, None, op));
+                }
+                (None, _) => {}
+            }
+        }
+        for chunk in changes.chunks(BATCH) {
+            let ops = chunk.iter().map(|(_, _, op)| op.clone()).collect();
+            let results = self.handle.batch(ops).await;
+            for ((prefix, route, op), result) in chunk.iter().zip(results) {
+                match (result, route) {
+                    (Ok(()), Some(route)) => {
+                        self.installed.insert(*prefix, Some(route.clone()));
+                    }
+                    (Ok(()), None) => {
+                        self.installed.remove(prefix);
+                    }
+                    (Err(error), None) if error.is_not_found() => {
+                        self.installed.remove(prefix);
+                    }
+                    (Err(error), _) => {
+                        warn!(%op, %error, "the kernel refused a route; trying again");
+                        self.routes_outdated = true;
+                        self.retry_at = Some(Instant::now() + RETRY);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn repair(&mut self) {
+        if let Err(error) = self.list_installed().await {
+            warn!(%error, "cannot list routes; trying again");
+            self.retry_at = Some(Instant::now() + RETRY);
+            return;
+        }
+        self.routes_outdated = false;
+        let mut prefixes: Vec<IpNetwork> = self.wanted.keys().copied().collect();
+        prefixes.extend(self.installed.keys().filter(|p| !self.wanted.contains_key(*p)));
+        self.write(prefixes).await;
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Link(_) | Event::LinkGone(_) | Event::Overrun => {
+                // Routes that go with their link go without an event of their own.
+                self.routes_outdated = true;
+                self.topology_outdated = true;
+            }
+            Event::Addr(_) | Event::AddrGone(_) => {
+                self.routes_outdated = true;
+                self.topology_outdated = true;
+            }
+            Event::Route(route) if self.is_ours(&route) => {
+                let there = convert::from_kernel(&route, &self.config);
+                if self.installed.get(&route.dst) != Some(&there) {
+                    self.routes_outdated = true;
+                }
+            }
+            Event::RouteGone(route) if self.is_ours(&route) => {
+                if self.installed.contains_key(&route.dst) {
+                    debug!(prefix = %route.dst, "a route of ours was removed");
+                    self.routes_outdated = true;
+                }
+            }
+            Event::Route(route) | Event::RouteGone(route) => {
+                if route.table == margay_netlink::table::MAIN {
+                    self.topology_outdated = true;
+                }
+                // Somebody may have replaced ours by theirs.
+                if self.installed.contains_key(&route.dst) {
+                    self.routes_outdated = true;
+                }
+            }
+            Event::Neigh(_) | Event::NeighGone(_) => {}
+        }
+    }
+
+    fn is_ours(&self, route: &Route) -> bool {
+        route.protocol == self.config.protocol && route.table == self.config.table
+    }
+
+    /// Waits for the next event or the retry timer, then takes all events that are there.
+    async fn wait(&mut self) {
+        let retry_at = self.retry_at;
+        let timer = async {
+            match retry_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let Some(monitor) = &mut self.monitor else { return std::future::pending().await };
+        let event = tokio::select! {
+            event = monitor.next() => event,
+            () = timer => {
+                self.retry_at = None;
+                self.routes_outdated = true;
+                return;
+            }
+        };
+        let mut next = Some(event);
+        while let Some(event) = next {
+            match event {
+                Some(event) => self.note(event),
+                None => {
+                    warn!("no more kernel events; foreign changes will not be repaired");
+                    self.monitor = None;
+                    return;
+                }
+            }
+            next = self.monitor.as_mut().and_then(|m| m.next().now_or_never());
+        }
+    }
+}
+
+impl Fib for KernelFib {
+    async fn start(&mut self) -> io::Result<Started> {
+        let groups = Groups::LINKS | Groups::ADDRS | Groups::ROUTES;
+        self.monitor = Some(self.handle.monitor(groups).map_err(io::Error::other)?);
+        self.list_installed().await.map_err(io::Error::other)?;
+        self.topology = self.read_topology().await.map_err(io::Error::other)?;
+        let kept = self.installed.len();
+        if kept > 0 {
+            info!(routes = kept, "found routes of an earlier run; keeping them until peers have spoken");
+        }
+        Ok(Started { topology: self.topology.clone(), restored: kept > 0 })
+    }
+
+    async fn apply(&mut self, batch: FibBatch) {
+        let mut prefixes: Vec<IpNetwork> = Vec::with_capacity(batch.changes.len());
+        for change in batch.changes {
+            prefixes.push(change.prefix);
+            match change.route {
+                Some(route) => self.wanted.insert(change.prefix, route),
+                None => self.wanted.remove(&change.prefix),
+            };
+        }
+        if batch.complete && !self.complete {
+            self.complete = true;
+            prefixes.extend(self.installed.keys().filter(|p| !self.wanted.contains_key(*p)));
+        }
+        self.write(prefixes).await;
+    }
+
+    async fn event(&mut self) -> Topology {
+        loop {
+            // After a refusal, wait: the kernel would only refuse again.
+            if self.routes_outdated && self.retry_at.is_none() {
+                self.repair().await;
+            }
+            if self.topology_outdated {
+                match self.read_topology().await {
+                    Ok(topology) => {
+                        self.topology_outdated = false;
+                        if topology != self.topology {
+                            self.topology = topology.clone();
+                            return topology;
+                        }
+                    }
+                    Err(error) => {
+                        warn!(%error, "cannot read the networks of this machine; trying again");
+                        self.retry_at = Some(Instant::now() + RETRY);
+                    }
+                }
+            }
+            self.wait().await;
+        }
+    }
+
+    async fn flush(&mut self) {
+        self.wanted.clear();
+        self.complete = true;
+        let all: Vec<IpNetwork> = self.installed.keys().copied().collect();
+        self.write(all).await;
+    }
+}

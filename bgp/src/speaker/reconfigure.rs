@@ -1,0 +1,112 @@
+//! From one configuration to the next without touching what stays the same.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Error;
+use super::core::Core;
+use crate::config::{Config, PeerConfig};
+use crate::filter::Filter;
+use crate::rib::{PeerPolicy, RibConfig};
+use crate::session::SessionConfig;
+use crate::wire::Cease;
+
+impl Core {
+    /// Takes a valid configuration, or leaves everything as it was.
+    pub(super) fn reconfigure(&mut self, config: Config, now: Instant) -> Result<(), Error> {
+        let mut listeners = Vec::new();
+        for address in config.listen.iter().filter(|a| !self.listeners.contains_key(a)) {
+            let listener = super::io::listen(*address).map_err(|error| Error::Listen { address: *address, error })?;
+            listeners.push((*address, listener));
+        }
+        self.listeners.retain(|address, task| {
+            let stays = config.listen.contains(address);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (address, listener) in listeners {
+            self.start_listener(address, listener);
+        }
+        self.take_config(config, now);
+        Ok(())
+    }
+
+    /// The part that cannot fail.
+    pub(super) fn take_config(&mut self, config: Config, now: Instant) {
+        let old = std::mem::replace(&mut self.config, config);
+        let identity = |c: &Config| (c.local_as, c.router_id);
+        let everyone = identity(&old) != identity(&self.config);
+        let addresses: Vec<IpAddr> = self.peers.keys().copied().collect();
+        for address in addresses {
+            let new = self.config.peers.iter().find(|p| p.address == address).cloned();
+            match new {
+                None => self.remove_peer(address, Cease::PeerDeconfigured, now),
+                Some(new) if everyone || self.needs_new_session(address, &new) => {
+                    self.remove_peer(address, Cease::OtherConfigurationChange, now);
+                }
+                Some(new) => {
+                    let policy = policy(&self.config, &new);
+                    if let Some(peer) = self.peers.get_mut(&address) {
+                        self.rib.set_policy(peer.rib_id, policy);
+                        peer.config = new;
+                    }
+                }
+            }
+        }
+        self.rib.set_config(rib_config(&self.config));
+        self.rib.set_networks(&self.config.networks.clone());
+        let new: Vec<PeerConfig> =
+            self.config.peers.iter().filter(|p| !self.peers.contains_key(&p.address)).cloned().collect();
+        new.into_iter().for_each(|peer| self.add_peer(peer, now));
+    }
+
+    fn needs_new_session(&self, address: IpAddr, new: &PeerConfig) -> bool {
+        let Some(peer) = self.peers.get(&address) else { return false };
+        let transport = |c: &PeerConfig| (c.port, c.local_address, c.multihop);
+        *peer.session.config() != session_config(&self.config, new) || transport(&peer.config) != transport(new)
+    }
+}
+
+pub(super) fn session_config(config: &Config, peer: &PeerConfig) -> SessionConfig {
+    let graceful = config.graceful_restart;
+    SessionConfig {
+        local_as: config.local_as,
+        remote_as: peer.remote_as,
+        router_id: config.router_id,
+        hold_time: peer.hold_time.unwrap_or(config.hold_time),
+        connect_retry: Duration::from_secs(config.connect_retry_time.into()),
+        passive: peer.passive,
+        families: peer.families.clone(),
+        restart_time: graceful.enabled.then_some(graceful.restart_time),
+    }
+}
+
+pub(super) fn rib_config(config: &Config) -> RibConfig {
+    RibConfig {
+        local_as: config.local_as,
+        router_id: config.router_id,
+        max_paths: config.max_paths.into(),
+        multipath_relax: config.multipath_relax,
+        graceful_restart: config.graceful_restart.enabled,
+        stale_routes_time: Duration::from_secs(config.graceful_restart.stale_routes_time.into()),
+    }
+}
+
+pub(super) fn policy(config: &Config, peer: &PeerConfig) -> PeerPolicy {
+    let filter = |name: &Option<String>| -> Option<Arc<Filter>> {
+        name.as_ref().and_then(|n| config.filters.get(n)).cloned().map(Arc::new)
+    };
+    PeerPolicy {
+        address: peer.address,
+        remote_as: peer.remote_as,
+        families: peer.families.clone(),
+        import: filter(&peer.import),
+        export: filter(&peer.export),
+        next_hop_ipv4: peer.next_hop_ipv4,
+        next_hop_ipv6: peer.next_hop_ipv6,
+        next_hop_self: peer.next_hop_self,
+    }
+}
