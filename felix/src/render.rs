@@ -239,6 +239,9 @@ impl Renderer {
     fn put_table(&mut self, family: Family, table: Table, delta: &mut Delta) {
         let nat_outgoing = self.pools.nat_outgoing.iter().any(|net| family_of(net) == family);
         let rules = self.writer().base(family, table, nat_outgoing);
+        if rules == TableRules::default() && !self.ruleset.tables.contains_key(&(family, table)) {
+            return;
+        }
         for (name, chain) in &rules.chains {
             self.put(family, table, name, Some(chain.clone()), delta);
         }
@@ -442,8 +445,9 @@ impl Renderer {
 
 impl Delta {
     fn set_changed(&mut self, name: SetName, added: BTreeSet<Entry>, removed: BTreeSet<Entry>) {
+        // A set that is created in this batch is created with all its members.
         if !(added.is_empty() && removed.is_empty()) {
-            self.sets.insert(name, SetChange::Changed { added, removed });
+            self.sets.entry(name).or_insert(SetChange::Changed { added, removed });
         }
     }
 }

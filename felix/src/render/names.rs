@@ -70,7 +70,7 @@ mod tests {
             "mgy-pi-shop.allow-web"
         );
         let long = policy_chain("pi", &PolicyId::new("a-namespace", "a-rather-long-name"));
-        assert_eq!(long.to_string(), "mgy-pi-_5cab2b3e49ec33d2d2");
+        assert_eq!(long.to_string(), "mgy-pi-_360b37f3368b3ae88d");
         assert!(long.0.len() <= CHAIN_LIMIT);
         let id = SetId {
             kind: SetKind::Nets,

@@ -1,4 +1,10 @@
 //! Integration tests of the policy engine.
 #![allow(clippy::unwrap_used)]
 
+mod interpreter;
+mod mutants;
+mod node;
+mod property;
+mod rng;
 mod verdict;
+mod world;
