@@ -4,7 +4,9 @@ use std::fmt;
 use std::os::fd::AsRawFd;
 use std::str::FromStr;
 
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+};
 
 use crate::error::{Error, Result};
 use crate::netns::Netns;

@@ -152,8 +152,9 @@ impl Args {
                 "K8S_POD_INFRA_CONTAINER_ID" => infra = text,
                 "MAC" => args.mac = text.map(|text| parse_mac("CNI_ARGS: MAC", &text)).transpose()?,
                 "IP" => {
-                    args.ips = value
-                        .split(',')
+                    args.ips = text
+                        .iter()
+                        .flat_map(|text| text.split(','))
                         .map(|text| parse_ip("CNI_ARGS: IP", text))
                         .collect::<Result<_, _>>()?;
                 }
