@@ -1,0 +1,198 @@
+//! A small Kubernetes API server for labs and fast tests: enough for kubectl, kube-rs and Margay's own agents.
+//!
+//! It serves discovery, OpenAPI as far as kubectl's validation needs it, tables, CRUD with conflicts, list and watch,
+//! the four kinds of patch, dry run, field validation, finalizers, the built-in kinds of [`builtin`](self) and custom
+//! resources with schemas, defaults and CEL rules, over TLS with one bearer token.
+//!
+//! What it leaves out answers 501 and says what to do instead: kinds whose controller a lab does not have, `exec`,
+//! `log`, `portforward`, webhooks, foreground deletion. Further differences from the real server:
+//!
+//! - Whoever has the token may do everything: RBAC objects are stored and not evaluated.
+//! - No garbage collection by owner references, no expiry of Events, no tokens or `kube-root-ca.crt` for pods.
+//! - Server-side apply records ownership from an object's first apply on; see `patch/apply.rs`.
+//! - In CEL, `oldSelf` of a list's items is found by index, not by list key.
+//! - A field that `builtin/types.txt` types `any` is stored as it comes.
+//! - Answers are JSON only, HTTP/1.1 only.
+//!
+//! ```text
+//! http (TLS, token, bodies) → router → registry (semantics, one lock) → store (objects, history) → journal (file)
+//!   request, discovery,        table     admission, validation, crd,      └ watch (streams to clients)
+//!   openapi                              schema, patch
+//! ```
+
+mod admission;
+mod builtin;
+mod catalog;
+mod crd;
+mod discovery;
+mod events;
+mod http;
+mod openapi;
+mod patch;
+mod registry;
+mod request;
+mod router;
+mod schema;
+mod selector;
+mod status;
+mod store;
+mod table;
+mod time;
+mod tls;
+mod validation;
+mod watch;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use registry::Registry;
+
+/// How a server is set up.
+#[derive(Debug)]
+pub struct Config {
+    /// Bound sockets; the caller makes them, perhaps in another network namespace.
+    pub listeners: Vec<TcpListener>,
+    /// Where state survives a restart, a kill included; in memory when `None`.
+    pub state_file: Option<PathBuf>,
+    /// Where the certificate authority is kept (`ca.crt`, `ca.key`); made when absent, in memory when `None`.
+    pub tls_dir: Option<PathBuf>,
+    /// Host names and addresses that clients use, beyond those of the listeners and `localhost`.
+    pub names: Vec<String>,
+    /// The bearer token that may do everything.
+    pub token: String,
+    /// Sizes and times that tests make small.
+    pub limits: Limits,
+}
+
+/// Bounds of what the server keeps for watches.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Changes that a watch can start from; older revisions answer 410.
+    pub history: usize,
+    /// Changes that a watch may fall behind before it is dropped with 410.
+    pub watch_buffer: usize,
+    /// Time between bookmarks.
+    pub bookmark_interval: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { history: 10_000, watch_buffer: 2_000, bookmark_interval: Duration::from_secs(60) }
+    }
+}
+
+impl Config {
+    /// A server in memory on these sockets.
+    pub fn new(listeners: Vec<TcpListener>, token: impl Into<String>) -> Self {
+        let limits = Limits::default();
+        Self { listeners, state_file: None, tls_dir: None, names: Vec::new(), token: token.into(), limits }
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file or socket.
+    #[error("the API server cannot start: {0}")]
+    Io(#[from] io::Error),
+    /// Making or reading certificates.
+    #[error("the API server's certificates: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// Using them.
+    #[error("the API server's TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// An empty token would let everyone in, or no one.
+    #[error("the API server needs a token that is not empty")]
+    EmptyToken,
+}
+
+/// A running server; it runs on threads of its own until it is stopped or dropped.
+#[derive(Debug)]
+pub struct Server {
+    runtime: Option<tokio::runtime::Runtime>,
+    addresses: Vec<SocketAddr>,
+    ca_pem: String,
+    token: String,
+}
+
+impl Server {
+    /// Opens the state, then serves every listener.
+    ///
+    /// # Errors
+    /// When the state file is damaged (the message names the line), or certificates or sockets cannot be used.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        if config.token.is_empty() {
+            return Err(StartError::EmptyToken);
+        }
+        let addresses: Vec<SocketAddr> = config.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+        let tls = tls::prepare(config.tls_dir.as_deref(), certificate_names(&addresses, config.names))?;
+        let limits = config.limits;
+        let registry = Registry::open(config.state_file.as_deref(), limits.history, limits.watch_buffer)?;
+        let bookmark_interval = limits.bookmark_interval;
+        let shared = Arc::new(http::Shared { registry, token: config.token.clone(), bookmark_interval });
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("apiserver")
+            .enable_all()
+            .build()?;
+        let guard = runtime.enter();
+        for listener in config.listeners {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            runtime.spawn(http::serve(listener, tls.acceptor.clone(), shared.clone()));
+        }
+        drop(guard);
+        Ok(Self { runtime: Some(runtime), addresses, ca_pem: tls.ca_pem, token: config.token })
+    }
+
+    /// The listeners' addresses, in the order given.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The certificate authority that clients must trust, as PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// A kubeconfig for this server at `url`, such as `https://127.0.0.1:6443`.
+    pub fn kubeconfig(&self, url: &str) -> String {
+        let ca = STANDARD.encode(&self.ca_pem);
+        let token = serde_json::Value::from(self.token.as_str());
+        format!(
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: margay-lab\n  cluster:\n    server: {url}\n    \
+             certificate-authority-data: {ca}\nusers:\n- name: margay-lab\n  user:\n    token: {token}\ncontexts:\n- name: \
+             margay-lab\n  context:\n    cluster: margay-lab\n    user: margay-lab\ncurrent-context: margay-lab\n"
+        )
+    }
+
+    /// Stops serving; open watches end.
+    pub fn stop(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(2));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn certificate_names(addresses: &[SocketAddr], extra: Vec<String>) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", "kubernetes.default.svc"].map(str::to_owned).into();
+    names.extend(addresses.iter().map(|a| a.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
+    names.extend(extra);
+    names.sort();
+    names.dedup();
+    names
+}

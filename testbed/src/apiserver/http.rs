@@ -1,0 +1,128 @@
+//! Connections: accept, TLS, authentication, bounded bodies, and answers.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    registry::Registry,
+    router::{self, Answer},
+    status::{ApiError, Result},
+    watch::WatchBody,
+};
+
+/// As the real server's `--max-request-bytes`.
+const BODY_LIMIT: usize = 3 * 1024 * 1024;
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What every connection shares.
+pub(super) struct Shared {
+    pub(super) registry: Registry,
+    pub(super) token: String,
+    pub(super) bookmark_interval: Duration,
+}
+
+/// Accepts until the runtime ends.
+pub(super) async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, acceptor.clone(), shared.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: others must close first.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await else { return };
+    let service = hyper::service::service_fn(move |request| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(respond(request, &shared).await) }
+    });
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60));
+    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+type ResponseBody = Either<Full<Bytes>, WatchBody>;
+
+async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<ResponseBody> {
+    let line = format!("{} {}", request.method(), request.uri());
+    let answer = answer(request, shared).await.unwrap_or_else(|e| Answer::json(e.code, e.to_json()));
+    tracing::debug!(request = line, code = answer.code, "served");
+    let body = match answer.watch {
+        Some(watch) => Either::Right(watch),
+        None => Either::Left(Full::new(answer.body)),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = http::StatusCode::from_u16(answer.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    for warning in answer.warnings {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            headers.append(header::WARNING, value);
+        }
+    }
+    response
+}
+
+async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Answer> {
+    if let Some(answer) = router::public(request.uri().path()) {
+        return Ok(answer);
+    }
+    authenticate(&request, &shared.token)?;
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, BODY_LIMIT).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            ApiError::new(413, "RequestEntityTooLarge", format!("limit is {BODY_LIMIT} bytes"))
+        } else {
+            ApiError::bad_request(format!("cannot read the request's body: {error}"))
+        }
+    })?;
+    router::route(&head, &parse_body(&head, &body.to_bytes())?, shared)
+}
+
+fn authenticate(request: &Request<Incoming>, token: &str) -> Result<()> {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let given = given.and_then(|v| v.strip_prefix("Bearer ")).map(str::trim).unwrap_or_default();
+    // Without an early exit, so that the time taken tells nothing of the token.
+    let differences = given.bytes().zip(token.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
+    if given.len() == token.len() && differences == 0 && !token.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::new(401, "Unauthorized", "Unauthorized"))
+}
+
+/// JSON, or YAML where a client says so; `Null` when empty.
+fn parse_body(head: &http::request::Parts, bytes: &[u8]) -> Result<Value> {
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    let media = router::content_type(&head.headers);
+    if media.contains("protobuf") {
+        let why = "the lab's API server reads JSON and YAML, not protobuf";
+        return Err(ApiError::new(415, "UnsupportedMediaType", why));
+    }
+    let json = serde_json::from_slice(bytes);
+    if json.is_err() && media.contains("yaml") {
+        let text = String::from_utf8_lossy(bytes);
+        return serde_saphyr::from_str(&text).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")));
+    }
+    json.map_err(|e| ApiError::bad_request(format!("error decoding JSON: {e}")))
+}
