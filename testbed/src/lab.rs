@@ -132,6 +132,26 @@ impl Lab {
         process.ok_or_else(|| LabError::NodeDead("of the management network".into()))
     }
 
+    /// Starts `command` beside the management network, where it ends with the lab.
+    pub fn spawn_in_mgmt(&self, command: &mut Command) -> Result<Child, LabError> {
+        let process = self.mgmt_process()?;
+        Target::of(process.pid, &Kind::NODE)
+            .and_then(|target| enter::spawn_in(&target, CloneFlags::empty(), command))
+            .map_err(|e| LabError::io("entering the management network", e))
+    }
+
+    /// Runs `work` on a thread inside the network namespace of `node`.
+    pub fn in_node_network<T: Send>(
+        &self,
+        node: &NodeState,
+        work: impl FnOnce() -> std::io::Result<T> + Send,
+    ) -> Result<T, LabError> {
+        let process = node.process.filter(|p| p.alive()).ok_or_else(|| LabError::NodeDead(node.name.clone()))?;
+        Target::of(process.pid, &[Kind::Net])
+            .and_then(|target| enter::run_in(&target, CloneFlags::empty(), work))
+            .map_err(|e| LabError::io(format!("entering node {}", node.name), e))
+    }
+
     /// Runs `work` on a thread inside the management network's namespace: sockets made there listen in the lab.
     pub fn in_mgmt<T: Send>(&self, work: impl FnOnce() -> std::io::Result<T> + Send) -> Result<T, LabError> {
         let process = self.mgmt_process()?;

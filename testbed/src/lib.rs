@@ -1,5 +1,8 @@
 //! The testbed: labs of routers and hosts in namespaces, a cluster on them, an API server for labs, and the demo.
+pub mod apiserver;
+pub mod agnhost;
 pub mod cluster;
+pub mod kubelet;
 pub mod lab;
 pub mod story;
 pub mod traffic;

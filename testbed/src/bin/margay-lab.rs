@@ -6,7 +6,9 @@ use std::process::{ExitCode, ExitStatus};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use margay_testbed::cluster::{self, Cluster, UpOptions};
 use margay_testbed::lab::{self, Lab, Plan};
+use margay_testbed::kubelet;
 
 #[derive(Parser)]
 #[command(name = "margay-lab", version, about = "Runs containerlab topologies in namespaces of this machine")]
@@ -39,18 +41,96 @@ enum Cmd {
         #[arg(short, long, value_enum, default_value = "table")]
         output: Output,
     },
-    /// Run a command in a node
+    /// Run a command in a node, or in a pod's container
     Exec {
         #[command(flatten)]
         which: Which,
         /// Node of the lab
-        node: String,
+        #[arg(required_unless_present = "pod", conflicts_with = "pod")]
+        node: Option<String>,
+        /// Pod of the lab's cluster
+        #[arg(long, value_name = "NAMESPACE/NAME")]
+        pod: Option<String>,
+        /// Container of the pod; the first one that runs by default
+        #[arg(short, long, requires = "pod")]
+        container: Option<String>,
         /// Command and its arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Bring a cluster up on the lab's nodes, or end it
+    #[command(subcommand)]
+    Cluster(ClusterCmd),
+    /// Kill a node's agent, or start it again
+    #[command(subcommand)]
+    Agent(AgentCmd),
     #[command(name = "node-init", hide = true)]
     NodeInit { dir: PathBuf, node: String },
+    #[command(name = "container-init", hide = true)]
+    ContainerInit { spec: PathBuf },
+    #[command(name = "pod-exec", hide = true)]
+    PodExec {
+        record: PathBuf,
+        #[arg(short, long)]
+        container: Option<String>,
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    #[command(name = cluster::CONTROL_PLANE, hide = true)]
+    ControlPlane { dir: PathBuf },
+    #[command(name = cluster::RELAY, hide = true)]
+    ApiRelay { dir: PathBuf, host: String, port: u16 },
+    #[command(name = cluster::KUBELET, hide = true)]
+    Kubelet {
+        dir: PathBuf,
+        node: String,
+        #[arg(long)]
+        kubeconfig: PathBuf,
+        #[arg(long)]
+        ip: Vec<String>,
+        #[arg(long)]
+        label: Vec<String>,
+        #[arg(long)]
+        annotation: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum ClusterCmd {
+    /// Start the API server, and an agent and a pod runner on each node labelled margay.io/kubernetes-node
+    Up {
+        #[command(flatten)]
+        which: Which,
+        /// Use this API server instead of the lab's own ($KUBECONFIG by default, unless that is a lab's)
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
+        /// The repository's deploy directory
+        #[arg(long)]
+        deploy: Option<PathBuf>,
+    },
+    /// End the cluster's processes, pods included; the lab stays
+    Down {
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+#[derive(Subcommand)]
+enum AgentCmd {
+    /// Kill the agent of a node with SIGKILL
+    Kill {
+        #[command(flatten)]
+        which: Which,
+        /// Node of the lab
+        node: String,
+    },
+    /// Start the agent of a node, and wait until it is ready
+    Start {
+        #[command(flatten)]
+        which: Which,
+        /// Node of the lab
+        node: String,
+    },
 }
 
 /// Which lab is meant; the only deployed one when neither is given.
@@ -101,11 +181,41 @@ fn run(command: Cmd) -> anyhow::Result<ExitCode> {
             let labs = which.labs()?;
             match output {
                 Output::Table => println!("{}", lab::inspect_table(&labs)),
-                Output::Json => println!("{:#}", lab::inspect_json(&labs)),
+                Output::Json => println!("{:#}", inspect_json(&labs)),
             }
         }
-        Cmd::Exec { which, node, command } => return exec(&which.lab()?, &node, &command),
+        Cmd::Exec { which, node: Some(node), command, .. } => return exec(&which.lab()?, &node, &command),
+        Cmd::Exec { which, pod, container, command, .. } => {
+            return exec_in_pod(&which.lab()?, &pod.unwrap_or_default(), container.as_deref(), &command);
+        }
+        Cmd::Cluster(ClusterCmd::Up { which, kubeconfig, deploy }) => {
+            let begun = std::time::Instant::now();
+            let options = UpOptions { kubeconfig: kubeconfig.or_else(cluster::given_kubeconfig), deploy };
+            let cluster = cluster::up(&which.lab()?, &options)?;
+            println!("cluster up in {:.1} s", begun.elapsed().as_secs_f64());
+            println!("export KUBECONFIG={}", cluster.kubeconfig.display());
+        }
+        Cmd::Cluster(ClusterCmd::Down { which }) => cluster::down(&which.lab()?)?,
+        Cmd::Agent(AgentCmd::Kill { which, node }) => {
+            if !cluster::kill_agent(&which.lab()?, &node)? {
+                println!("no agent runs on {node}");
+            }
+        }
+        Cmd::Agent(AgentCmd::Start { which, node }) => {
+            let lab = which.lab()?;
+            cluster::start_agent(&lab, &node)?;
+            cluster::await_agent(&lab, lab.node(&node)?)?;
+        }
         Cmd::NodeInit { .. } => lab::init::run()?,
+        Cmd::ContainerInit { spec } => return Ok(ExitCode::from(kubelet::shim::run(&spec)?)),
+        Cmd::PodExec { record, container, command } => {
+            return Ok(ExitCode::from(kubelet::enter(&record, container.as_deref(), &command)?));
+        }
+        Cmd::ControlPlane { dir } => logged(|| cluster::run_control_plane(&dir))?,
+        Cmd::ApiRelay { dir, host, port } => logged(|| cluster::run_relay(&dir, &host, port))?,
+        Cmd::Kubelet { dir, node, kubeconfig, ip, label, annotation } => {
+            logged(|| cluster::kubelet(&dir, &node, &kubeconfig, ip, &label, &annotation))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -115,6 +225,36 @@ fn exec(lab: &Lab, node: &str, words: &[String]) -> anyhow::Result<ExitCode> {
     let (program, args) = words.split_first().context("no command is given; write it after --")?;
     let status = lab.spawn(node, lab.command(node, program).args(args))?.wait()?;
     Ok(passed_on(status))
+}
+
+/// Enters the pod's node, then from there the container: the runner's records count in the node's pids.
+fn exec_in_pod(lab: &Lab, pod: &str, container: Option<&str>, words: &[String]) -> anyhow::Result<ExitCode> {
+    let (node, record) = cluster::find_pod(lab, pod)?;
+    let program = lab::process::find_program("margay-lab").map_err(anyhow::Error::msg)?;
+    let mut command = lab.command(node, &program.to_string_lossy());
+    command.arg("pod-exec").arg(record);
+    if let Some(container) = container {
+        command.args(["-c", container]);
+    }
+    let status = lab.spawn(node, command.arg("--").args(words))?.wait()?;
+    Ok(passed_on(status))
+}
+
+/// Labs as containerlab prints them; of a single one, also its cluster's kubeconfig.
+fn inspect_json(labs: &[Lab]) -> serde_json::Value {
+    let mut json = lab::inspect_json(labs);
+    if let [lab] = labs
+        && let Some(cluster) = Cluster::read(&lab.dir)
+    {
+        json["kubeconfig"] = serde_json::json!(cluster.kubeconfig);
+    }
+    json
+}
+
+fn logged(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    work()
 }
 
 /// The exit code a shell would give for `status`.
