@@ -78,3 +78,20 @@ fn the_only_lab_needs_no_name() {
     stage("two.json").1.play("lab-several");
     stage("none.json").1.play("lab-none");
 }
+
+#[test]
+fn the_environment_names_the_lab_unless_a_socket_is_given() {
+    let (folder, stage) = stage("one.json");
+    agent::serve("node1", &folder.path().join("node1.sock"));
+    let run = |arguments: &[&str]| {
+        let mut command = assert_cmd::Command::new(&stage.program);
+        command
+            .current_dir(folder.path())
+            .env("MARGAY_LAB", "nothere")
+            .args(arguments);
+        command.assert()
+    };
+    let missing = run(&["bgp", "peers"]).code(1).stdout("");
+    missing.stderr("error: margay-lab: no lab nothere is deployed\n");
+    run(&["bgp", "peers", "--socket", "node1.sock"]).success().stderr("");
+}
