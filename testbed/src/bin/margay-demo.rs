@@ -71,6 +71,7 @@ fn act(arguments: Arguments) -> Result<()> {
         bin,
         topology,
         kubeconfig: env::var_os("KUBECONFIG").map(PathBuf::from),
+        labs_dir: None,
     };
     let before = state_file();
     match arguments.verb {

@@ -17,6 +17,8 @@ pub struct Shell {
     pub topology: PathBuf,
     /// What kubectl is given as KUBECONFIG, once there is one.
     pub kubeconfig: Option<PathBuf>,
+    /// Where labs keep their state, when not in the usual place.
+    pub labs_dir: Option<PathBuf>,
 }
 
 impl Shell {
@@ -25,11 +27,8 @@ impl Shell {
     /// # Errors
     /// If it cannot be started or exits with anything but 0; the error carries its standard error.
     pub fn lab(&self, verb: &[&str], rest: &[&str]) -> Result<String> {
-        let mut command = Command::new(self.bin.join("margay-lab"));
+        let mut command = self.command(&self.bin.join("margay-lab"));
         command.args(verb).arg("-t").arg(&self.topology).args(rest);
-        if let Some(kubeconfig) = &self.kubeconfig {
-            command.env("KUBECONFIG", kubeconfig);
-        }
         stdout_of(command)
     }
 
@@ -77,14 +76,13 @@ impl Shell {
         self.bin.join(name).to_string_lossy().into_owned()
     }
 
-    /// Runs `margayctl` for this lab.
-    ///
-    /// # Errors
-    /// As for [`Shell::lab`].
-    pub fn ctl(&self, args: &[&str]) -> Result<String> {
-        let mut command = Command::new(self.bin.join("margayctl"));
-        command.args(args);
-        stdout_of(command)
+    /// A command that finds this lab and its API server.
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.envs(self.kubeconfig.as_ref().map(|kubeconfig| ("KUBECONFIG", kubeconfig)));
+        command.envs(self.labs_dir.as_ref().map(|dir| ("MARGAY_LAB_DIR", dir)));
+        command
     }
 }
 

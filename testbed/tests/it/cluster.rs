@@ -1,0 +1,146 @@
+//! The whole story on real routers, agents and pods, with the faults that an operator meets.
+
+mod lab;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use margay_testbed::{story::shell::wait_for, traffic::Tally};
+use serde_json::Value;
+
+use lab::{ClusterLab, needs_root};
+
+const READY: Duration = Duration::from_secs(60);
+
+/// `make demo` notices when one rule of the result is missing, and names the cells.
+#[test]
+fn one_deleted_rule_fails_the_demo() {
+    if !needs_root("one_deleted_rule_fails_the_demo") {
+        return;
+    }
+    let lab = ClusterLab::empty("tamper");
+    // The rule that lets checkout's packets into payments: without it, that cell alone turns from allow to deny.
+    let tamper = "node2:iptables-save -t filter | grep -E -- '^-A mgy-.*shop/|^-A mgy-.*payments/payments' \
+                  | grep -m1 -- '--match-set.*src.*dports* 443' | sed 's/^-A/-D/' | xargs -r iptables -t filter";
+    let output = lab.demo(&["run", "--tamper", tamper]);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "the demo must fail: {words}");
+    assert!(words.contains("checkout → payments:443"), "it must name the odd cell: {words}");
+    assert!(words.contains("not as expected"), "{words}");
+    let down = lab.demo(&["down"]);
+    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+}
+
+/// Agents killed with -9, away for 3 s and started again, one after the other, while packets flow.
+#[test]
+fn a_killed_agent_moves_no_packet() {
+    if !needs_root("a_killed_agent_moves_no_packet") {
+        return;
+    }
+    let lab = ClusterLab::up("kill");
+    lab.apply("traffic.yaml");
+    lab.shell.kubectl(&["wait", "pod", "--all", "-n", "traffic", "--for=condition=Ready", "--timeout=60s"]).unwrap();
+    let [far, near, closed] = ["far", "near", "closed"].map(|pod| lab.pod_address("traffic", pod));
+    // Policy must be in force before counting, or the first packets of `closed` would not be the test's subject.
+    wait_for("open pods answer and the closed one does not", READY, || {
+        let answered = |target: &str| lab.traffic(target, "new", "0.2s").map(|tally| tally.answered);
+        anyhow::ensure!(answered(&far)? > 0 && answered(&near)? > 0 && answered(&closed)? == 0);
+        Ok(())
+    })
+    .unwrap();
+
+    let flows = [(&far, "established"), (&far, "new"), (&near, "established"), (&near, "new"), (&closed, "new")];
+    let tallies: Vec<Tally> = thread::scope(|scope| {
+        let counting: Vec<_> =
+            flows.iter().map(|(target, flow)| scope.spawn(|| lab.traffic(target, flow, "16s").unwrap())).collect();
+        for node in ["node1", "node3"] {
+            lab.agent("kill", node);
+            let killed = Instant::now();
+            // The absence itself is the fault under test.
+            while killed.elapsed() < Duration::from_secs(3) {
+                thread::park_timeout(Duration::from_secs(3) - killed.elapsed());
+            }
+            lab.agent("start", node);
+            lab.wait_agent_ready(node, READY);
+        }
+        counting.into_iter().map(|counting| counting.join().unwrap()).collect()
+    });
+    for (tally, (target, flow)) in tallies.iter().zip(flows) {
+        println!("{flow} packets to {target}: {} sent, {} answered, missing {:?}", tally.sent, tally.answered, tally.missing);
+    }
+    for tally in &tallies {
+        assert!(tally.sent >= 3200, "200 a second for 16 s: {tally:?}");
+    }
+    for tally in &tallies[..4] {
+        assert_eq!(tally.answered, tally.sent, "an allowed flow lost packets: {tally:?}");
+    }
+    assert_eq!(tallies[4].answered, 0, "a denied flow got through: {:?}", tallies[4]);
+
+    // The control: the same counting notices a path that is cut for a moment.
+    let control = thread::scope(|scope| {
+        let counting = scope.spawn(|| lab.traffic(&far, "established", "2s").unwrap());
+        let cut = "iptables -I FORWARD -p udp -j DROP; sleep 0.5; iptables -D FORWARD -p udp -j DROP";
+        lab.shell.in_node("node3", &["sh", "-c", cut]).unwrap();
+        counting.join().unwrap()
+    });
+    println!("control: {} sent, {} answered, missing {:?}", control.sent, control.answered, control.missing);
+    assert!(control.answered < control.sent, "the control must lose some: {control:?}");
+    assert!(control.answered > 0, "the control must not lose all: {control:?}");
+}
+
+/// The addresses of a node that is gone go back to the pool; those of the others stay.
+#[test]
+fn a_deleted_nodes_addresses_are_released() {
+    if !needs_root("a_deleted_nodes_addresses_are_released") {
+        return;
+    }
+    let lab = ClusterLab::up("release");
+    lab.apply("traffic.yaml");
+    lab.shell.kubectl(&["wait", "pod", "--all", "-n", "traffic", "--for=condition=Ready", "--timeout=60s"]).unwrap();
+    let nodes_of_blocks = || -> Vec<String> {
+        let text = lab.shell.kubectl(&["get", "blockaffinities", "-o", "json"]).unwrap();
+        let affinities: Value = serde_json::from_str(&text).unwrap();
+        let items = affinities["items"].as_array().unwrap().iter();
+        items.map(|affinity| affinity["spec"]["node"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(nodes_of_blocks().contains(&"node3".to_owned()), "{:?}", nodes_of_blocks());
+    // The machine dies first; then somebody says so to the API.
+    lab.agent("kill", "node3");
+    lab.shell.kubectl(&["delete", "node", "node3"]).unwrap();
+    wait_for("node3's blocks are released", READY, || {
+        let nodes = nodes_of_blocks();
+        anyhow::ensure!(!nodes.contains(&"node3".to_owned()), "{nodes:?}");
+        Ok(())
+    })
+    .unwrap();
+    assert!(nodes_of_blocks().contains(&"node1".to_owned()), "a living node lost its block: {:?}", nodes_of_blocks());
+    let blocks: Value =
+        serde_json::from_str(&lab.shell.kubectl(&["get", "ipamblocks", "-o", "json"]).unwrap()).unwrap();
+    let of_node3 = blocks["items"].as_array().unwrap().iter().filter(|b| b["spec"]["affinity"] == "host:node3").count();
+    assert_eq!(of_node3, 0, "{blocks}");
+}
+
+/// What a new user types at the end of the demo works.
+#[test]
+fn margayctl_shows_the_lab() {
+    if !needs_root("margayctl_shows_the_lab") {
+        return;
+    }
+    let lab = ClusterLab::up("ctl");
+    let status = lab.ctl(&["status"]);
+    for word in ["node1", "node2", "node3", "Established"] {
+        assert!(status.contains(word), "margayctl status lacks {word}:\n{status}");
+    }
+    let peers: Value = serde_json::from_str(&lab.ctl(&["bgp", "peers", "-o", "json"])).unwrap();
+    assert!(peers.to_string().contains("10.1.3.1"), "{peers}");
+    // A session that is down says why.
+    lab.shell.in_node("tor1", &["vtysh", "-c", "conf t", "-c", "router bgp 65201", "-c", "neighbor 10.1.1.11 shutdown"]).unwrap();
+    wait_for("the reason of the session that is down is shown", READY, || {
+        let words = lab.ctl(&["status"]);
+        anyhow::ensure!(words.to_lowercase().contains("shutdown"), "{words}");
+        Ok(())
+    })
+    .unwrap();
+}

@@ -1,0 +1,122 @@
+//! A lab of a test's own, with its cluster up, gone when the test ends.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
+
+use margay_testbed::{
+    story::shell::{Shell, stdout_of, wait_for},
+    traffic::Tally,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Whether this test can run; in CI it must.
+pub fn needs_root(test: &str) -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    assert!(env::var_os("CI").is_none(), "{test} needs root, and CI must not skip it");
+    println!("SKIPPED {test}: needs root");
+    false
+}
+
+/// `two-racks` in a state directory of its own, so that labs of other tests do not meet it.
+pub struct ClusterLab {
+    pub shell: Shell,
+    dir: TempDir,
+}
+
+impl ClusterLab {
+    /// No lab yet.
+    pub fn empty(name: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix(&format!("margay-{name}-")).tempdir().unwrap();
+        let bin = Path::new(env!("CARGO_BIN_EXE_margay-lab")).parent().unwrap().to_owned();
+        let topology = repository().join("testbed/topologies/two-racks.clab.yml");
+        let labs_dir = Some(dir.path().join("labs"));
+        Self { shell: Shell { bin, topology, kubeconfig: None, labs_dir }, dir }
+    }
+
+    /// Deployed, with the API server, agents and pod runners, and the example's pools and BGP peers.
+    pub fn up(name: &str) -> Self {
+        let mut lab = Self::empty(name);
+        lab.shell.lab(&["deploy"], &[]).unwrap();
+        lab.shell.lab(&["cluster", "up"], &[]).unwrap();
+        let inspected: Value = serde_json::from_str(&lab.shell.lab(&["inspect"], &["-o", "json"]).unwrap()).unwrap();
+        lab.shell.kubeconfig = Some(inspected["kubeconfig"].as_str().expect("a kubeconfig").into());
+        lab.apply_file(&repository().join("deploy/examples/two-racks/network.yaml"));
+        for node in ["node1", "node2", "node3"] {
+            lab.wait_agent_ready(node, Duration::from_secs(60));
+        }
+        lab
+    }
+
+    /// Applies a manifest of `testbed/tests/it/cluster`.
+    pub fn apply(&self, manifest: &str) {
+        self.apply_file(&repository().join("testbed/tests/it/cluster").join(manifest));
+    }
+
+    fn apply_file(&self, path: &Path) {
+        self.shell.kubectl(&["apply", "-f", &path.to_string_lossy()]).unwrap();
+    }
+
+    /// Runs `margay-demo`, as `make demo` does.
+    pub fn demo(&self, arguments: &[&str]) -> Output {
+        let mut command = self.shell.command(&self.shell.bin.join("margay-demo"));
+        command.args(arguments).current_dir(repository()).output().unwrap()
+    }
+
+    /// Runs `margayctl` as a user of this lab and returns what it prints.
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = self.shell.command(&self.shell.bin.join("margayctl"));
+        command.args(arguments);
+        stdout_of(command).unwrap()
+    }
+
+    /// `kill` (with -9) or `start` the agent of a node.
+    pub fn agent(&self, verb: &str, node: &str) {
+        self.shell.lab(&["agent", verb], &[node]).unwrap();
+    }
+
+    /// Waits until the agent of `node` says that it is ready.
+    pub fn wait_agent_ready(&self, node: &str, limit: Duration) {
+        let what = format!("the agent of {node} is ready");
+        wait_for(&what, limit, || {
+            self.shell.in_node(node, &["curl", "-sS", "--fail-with-body", "http://127.0.0.1:9099/readyz"])
+        })
+        .unwrap();
+    }
+
+    /// The first address of a pod.
+    pub fn pod_address(&self, namespace: &str, pod: &str) -> String {
+        self.shell.kubectl(&["get", "pod", "-n", namespace, pod, "-o", "jsonpath={.status.podIP}"]).unwrap()
+    }
+
+    /// 200 packets a second from the pod `traffic/source` to the UDP server at `address`.
+    pub fn traffic(&self, address: &str, flow: &str, duration: &str) -> anyhow::Result<Tally> {
+        let (program, target) = (self.shell.program("margay-agnhost"), format!("{address}:9000"));
+        let (flow, duration) = (format!("--flow={flow}"), format!("--duration={duration}"));
+        let words = [program.as_str(), "traffic", &target, "--rate=200", &flow, &duration];
+        Ok(serde_json::from_str(&self.shell.in_pod("traffic/source", None, &words)?)?)
+    }
+}
+
+impl Drop for ClusterLab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What a person needs to understand the failure is in the nodes' own logs.
+            let logs = self.shell.in_node("node1", &["sh", "-c", "tail -n 40 /var/log/margay-node.log"]);
+            eprintln!("the agent of node1 said last:\n{}", logs.unwrap_or_else(|error| format!("{error:#}")));
+        }
+        if let Err(error) = self.shell.lab(&["destroy"], &[]) {
+            eprintln!("the lab in {} could not be destroyed: {error:#}", self.dir.path().display());
+        }
+    }
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("testbed lies in the repository").to_owned()
+}

@@ -1,0 +1,4 @@
+//! Integration tests of the testbed, in one binary.
+
+mod apiserver;
+mod cluster;
