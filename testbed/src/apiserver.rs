@@ -12,7 +12,7 @@
 //! - Server-side apply records ownership from an object's first apply on; see `patch/apply.rs`.
 //! - In CEL, `oldSelf` of a list's items is found by index, not by list key.
 //! - A field that `builtin/types.txt` types `any` is stored as it comes.
-//! - Answers are JSON only, HTTP/1.1 only.
+//! - Answers are JSON only, HTTP/1.1 only; protobuf is read for what `kubectl create` sends.
 //!
 //! ```text
 //! http (TLS, token, bodies) → router → registry (semantics, one lock) → store (objects, history) → journal (file)
@@ -29,6 +29,7 @@ mod events;
 mod http;
 mod openapi;
 mod patch;
+mod protobuf;
 mod registry;
 mod request;
 mod router;

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    protobuf,
     registry::Registry,
     router::{self, Answer},
     status::{ApiError, Result},
@@ -109,15 +110,14 @@ fn authenticate(request: &Request<Incoming>, token: &str) -> Result<()> {
     Err(ApiError::new(401, "Unauthorized", "Unauthorized"))
 }
 
-/// JSON, or YAML where a client says so; `Null` when empty.
+/// JSON, protobuf, or YAML where a client says so; `Null` when empty.
 fn parse_body(head: &http::request::Parts, bytes: &[u8]) -> Result<Value> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     let media = router::content_type(&head.headers);
-    if media.contains("protobuf") {
-        let why = "the lab's API server reads JSON and YAML, not protobuf";
-        return Err(ApiError::new(415, "UnsupportedMediaType", why));
+    if media == "application/vnd.kubernetes.protobuf" {
+        return protobuf::decode(bytes);
     }
     let json = serde_json::from_slice(bytes);
     if json.is_err() && media.contains("yaml") {

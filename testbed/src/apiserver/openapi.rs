@@ -11,6 +11,8 @@ use super::catalog::Resource;
 
 /// The media type in which clients ask for version 2.
 pub(crate) const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The media type of the answer: an `@` is not allowed in one.
+pub(crate) const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// `/openapi/v3`: the documents there are.
 pub(crate) fn v3_index(resources: &[Arc<Resource>]) -> Value {

@@ -96,7 +96,7 @@ fn document(path: &str, head: &Parts, shared: &Shared) -> Result<Option<Answer>>
                 return ok(openapi::v2_json());
             }
             let body = openapi::v2_protobuf(&resources()).into();
-            return Ok(Some(Answer { content_type: openapi::V2_PROTOBUF, body, ..Answer::json(200, Value::Null) }));
+            return Ok(Some(Answer { content_type: openapi::V2_PROTOBUF_ANSWER, body, ..Answer::json(200, Value::Null) }));
         }
         _ => return Ok(None),
     };
@@ -169,7 +169,7 @@ impl Call<'_> {
     fn what_to_do_instead(&self, subresource: &str) -> String {
         let path = format!("{}/{subresource}", self.resource.plural);
         let instead = match subresource {
-            "exec" | "attach" => "run the command with: margay-lab exec NODE -- ip netns exec …",
+            "exec" | "attach" => "run it with: margay-lab pod-exec",
             "log" => "the pod runner keeps each container's output in a file of the lab's state directory",
             "portforward" | "proxy" => "connect to the pod's address from a node or from client: margay-lab exec NODE -- …",
             "eviction" => "delete the pod",
