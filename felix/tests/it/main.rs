@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod interpreter;
+mod kernel;
 mod mutants;
 mod node;
 mod property;

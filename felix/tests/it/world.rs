@@ -221,65 +221,11 @@ impl World {
 
     fn put_policy(&mut self) {
         let (namespace, name) = (*self.rng.pick(&NAMESPACES), format!("np{}", self.rng.below(3)));
-        let mut spec = json!({"podSelector": self.selector()});
-        if self.rng.chance(70) {
-            spec["policyTypes"] =
-                json!(
-                    *self
-                        .rng
-                        .pick(&[&["Ingress"] as &[&str], &["Egress"], &["Ingress", "Egress"]])
-                );
-        }
-        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
-            let rules: Vec<Value> = (0..self.rng.below(3)).map(|_| self.rule(peers)).collect();
-            spec[direction] = json!(rules);
-        }
-        let policy = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
-        let policy: NetworkPolicy = serde_json::from_value(policy).unwrap();
+        let policy = random_policy(&mut self.rng, namespace, &name);
         self.cluster
             .policies
             .retain(|p| p.metadata.full_name() != policy.metadata.full_name());
-        self.cluster.policies.push(policy.defaulted());
-    }
-
-    fn rule(&mut self, peers: &str) -> Value {
-        let mut rule = json!({});
-        let count = self.rng.below(3);
-        rule[peers] = (0..count).map(|_| self.peer()).collect();
-        let many = if self.rng.chance(5) { 20 } else { 3 };
-        let count = self.rng.below(many);
-        rule["ports"] = (0..count).map(|_| self.policy_port()).collect();
-        rule
-    }
-
-    fn peer(&mut self) -> Value {
-        match self.rng.below(4) {
-            0 => json!({"podSelector": self.selector()}),
-            1 => json!({"namespaceSelector": self.selector()}),
-            2 => json!({"namespaceSelector": self.selector(), "podSelector": self.selector()}),
-            _ => {
-                let (cidr, except) = *self.rng.pick(&BLOCKS);
-                json!({"ipBlock": {"cidr": cidr, "except": except}})
-            }
-        }
-    }
-
-    fn policy_port(&mut self) -> Value {
-        let mut port = json!({});
-        if self.rng.chance(60) {
-            port["protocol"] = json!(*self.rng.pick(&["TCP", "UDP", "SCTP"]));
-        }
-        match self.rng.below(6) {
-            0 => {}
-            1 => port["port"] = json!(self.rng.pick(&PORT_NAMES)),
-            2 => {
-                let (first, last) = (*self.rng.pick(&PORTS), *self.rng.pick(&PORTS));
-                port["port"] = json!(first.min(last));
-                port["endPort"] = json!(first.max(last));
-            }
-            _ => port["port"] = json!(self.rng.pick(&PORTS)),
-        }
-        port
+        self.cluster.policies.push(policy);
     }
 
     fn labels(&mut self) -> Value {
@@ -292,25 +238,79 @@ impl World {
         }
         labels
     }
+}
 
-    fn selector(&mut self) -> Value {
-        let some_of = |rng: &mut Rng, all: &[&str]| {
-            let some = rng.some(all);
-            if some.is_empty() {
-                vec![all[0].to_owned()]
-            } else {
-                some.iter().map(ToString::to_string).collect()
-            }
-        };
-        match self.rng.below(7) {
-            0..=1 => json!({}),
-            2 => json!({"matchLabels": {"app": self.rng.pick(&APPS)}}),
-            3 => json!({"matchLabels": {"team": self.rng.pick(&TEAMS)}}),
-            4 => json!({"matchExpressions": [{"key": "app", "operator": self.rng.pick(&["In", "NotIn"]),
-                "values": some_of(&mut self.rng, &APPS)}]}),
-            5 => json!({"matchExpressions": [{"key": "team", "operator": self.rng.pick(&["Exists", "DoesNotExist"])}]}),
-            _ => json!({"matchLabels": {"team": self.rng.pick(&TEAMS)}, "matchExpressions": [
-                {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": some_of(&mut self.rng, &NAMESPACES)}]}),
+/// A valid policy, as an API server would have stored it.
+pub(crate) fn random_policy(rng: &mut Rng, namespace: &str, name: &str) -> NetworkPolicy {
+    let mut spec = json!({"podSelector": selector(rng)});
+    if rng.chance(70) {
+        spec["policyTypes"] = json!(*rng.pick(&[&["Ingress"] as &[&str], &["Egress"], &["Ingress", "Egress"]]));
+    }
+    for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+        let rules: Vec<Value> = (0..rng.below(3)).map(|_| rule(rng, peers)).collect();
+        spec[direction] = json!(rules);
+    }
+    let policy = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
+    serde_json::from_value::<NetworkPolicy>(policy).unwrap().defaulted()
+}
+
+fn rule(rng: &mut Rng, peers: &str) -> Value {
+    let mut rule = json!({});
+    let count = rng.below(3);
+    rule[peers] = (0..count).map(|_| peer(rng)).collect();
+    let many = if rng.chance(5) { 20 } else { 3 };
+    let count = rng.below(many);
+    rule["ports"] = (0..count).map(|_| policy_port(rng)).collect();
+    rule
+}
+
+fn peer(rng: &mut Rng) -> Value {
+    match rng.below(4) {
+        0 => json!({"podSelector": selector(rng)}),
+        1 => json!({"namespaceSelector": selector(rng)}),
+        2 => json!({"namespaceSelector": selector(rng), "podSelector": selector(rng)}),
+        _ => {
+            let (cidr, except) = *rng.pick(&BLOCKS);
+            json!({"ipBlock": {"cidr": cidr, "except": except}})
         }
+    }
+}
+
+fn policy_port(rng: &mut Rng) -> Value {
+    let mut port = json!({});
+    if rng.chance(60) {
+        port["protocol"] = json!(*rng.pick(&["TCP", "UDP", "SCTP"]));
+    }
+    match rng.below(6) {
+        0 => {}
+        1 => port["port"] = json!(rng.pick(&PORT_NAMES)),
+        2 => {
+            let (first, last) = (*rng.pick(&PORTS), *rng.pick(&PORTS));
+            port["port"] = json!(first.min(last));
+            port["endPort"] = json!(first.max(last));
+        }
+        _ => port["port"] = json!(rng.pick(&PORTS)),
+    }
+    port
+}
+
+fn selector(rng: &mut Rng) -> Value {
+    let some_of = |rng: &mut Rng, all: &[&str]| {
+        let some = rng.some(all);
+        if some.is_empty() {
+            vec![all[0].to_owned()]
+        } else {
+            some.iter().map(ToString::to_string).collect()
+        }
+    };
+    match rng.below(7) {
+        0..=1 => json!({}),
+        2 => json!({"matchLabels": {"app": rng.pick(&APPS)}}),
+        3 => json!({"matchLabels": {"team": rng.pick(&TEAMS)}}),
+        4 => json!({"matchExpressions": [{"key": "app", "operator": rng.pick(&["In", "NotIn"]),
+            "values": some_of(rng, &APPS)}]}),
+        5 => json!({"matchExpressions": [{"key": "team", "operator": rng.pick(&["Exists", "DoesNotExist"])}]}),
+        _ => json!({"matchLabels": {"team": rng.pick(&TEAMS)}, "matchExpressions": [
+            {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": some_of(rng, &NAMESPACES)}]}),
     }
 }

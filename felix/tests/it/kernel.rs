@@ -1,0 +1,26 @@
+//! The engine against a kernel: real packets between namespaces that stand for pods, on both back ends.
+
+mod forwarding;
+mod lab;
+mod policy;
+mod random;
+mod upkeep;
+
+/// Defines a test for each back end.
+macro_rules! on_both_backends {
+    ($($name:ident),+ $(,)?) => {
+        $(mod $name {
+            #[test]
+            fn nft() {
+                super::super::lab::in_lab(stringify!($name), margay_felix::dataplane::Backend::Nft, super::$name);
+            }
+
+            #[test]
+            fn legacy() {
+                super::super::lab::in_lab(stringify!($name), margay_felix::dataplane::Backend::Legacy, super::$name);
+            }
+        })+
+    };
+}
+
+use on_both_backends;
