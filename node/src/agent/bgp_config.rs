@@ -1,0 +1,157 @@
+//! The cluster's objects as the speaker's configuration. Pure.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnetwork::IpNetwork;
+use margay_api::cidr as api_cidr;
+use margay_api::slim::{Node, Object};
+use margay_api::v3::{BGPConfigurationSpec, IPPoolSpec};
+use margay_api::validate;
+use margay_bgp::config::{Config, Originated, PeerConfig};
+use margay_bgp::filter::{Action, Changes, Filter, PrefixRange, Rule, Source};
+use margay_bgp::prefix::Family;
+
+use super::bgp_peers::{self, Session, Sessions};
+use super::blocks;
+use super::cluster::Cluster;
+use super::identity::{self, Identity};
+use super::overlay;
+use crate::kube::events::Notice;
+use crate::kube::resource::BGP_CONFIGURATION;
+
+/// Route protocol number of routes learnt over BGP.
+pub const ROUTE_PROTOCOL: u8 = 178;
+
+/// What the machine adds to what the cluster says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Networks on this node's interfaces: peers in them need no multihop.
+    pub connected: Vec<IpNetwork>,
+    /// Whether the kernel speaks IPv6.
+    pub ipv6: bool,
+    /// Whether pods can be served: until then nothing is announced.
+    pub announce: bool,
+}
+
+/// A configuration and what users must fix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BgpPlan {
+    /// For the speaker.
+    pub config: Config,
+    /// Objects that were left out, and why.
+    pub faults: Vec<Notice>,
+}
+
+/// The configuration of `me`.
+pub fn plan(cluster: &Cluster, me: &Node, surroundings: &Surroundings) -> BgpPlan {
+    let name = me.metadata.name.as_str();
+    let objects = &cluster.bgp_configurations;
+    let (settings, unusable) =
+        overlay::effective(objects, BGP_CONFIGURATION, name, validate::bgp_configuration);
+    let own = Identity::of(me, settings.as_number());
+    let Sessions { sessions, mut faults } = bgp_peers::sessions(cluster, me, &settings);
+    faults.extend(unusable);
+    faults.extend(identity::faults(me));
+
+    let prefixes = prefixes(cluster, name);
+    let mut config = Config::new(own.as_number, own.router_id());
+    config.listen = listen(&settings, surroundings.ipv6);
+    config.graceful_restart.restart_time = restart_time(&sessions, config.graceful_restart.restart_time);
+    config.filters = BTreeMap::from([
+        (IMPORT.to_owned(), import_filter(&prefixes)),
+        (EXPORT.to_owned(), export_filter()),
+    ]);
+    if surroundings.announce {
+        let hidden = hidden_pools(cluster);
+        let shown = prefixes.iter().filter(|prefix| !hidden.iter().any(|pool| api_cidr::contains(*pool, **prefix)));
+        // The blackhole is the host side's: it stays while the speaker restarts.
+        config.networks =
+            shown.map(|prefix| Originated { prefix: *prefix, blackhole: false, communities: Vec::new() }).collect();
+    }
+    let both = [true, false].map(|v4| sessions.keys().any(|address| address.is_ipv4() == v4));
+    let families = |address: &IpAddr| match both {
+        [true, true] => vec![if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }],
+        _ => Family::ALL.to_vec(),
+    };
+    config.peers = sessions
+        .values()
+        .map(|session| peer(session, families(&session.address), &own, &surroundings.connected))
+        .collect();
+    BgpPlan { config, faults }
+}
+
+/// What this node originates: its blocks, and single addresses it holds in blocks of others.
+pub fn prefixes(cluster: &Cluster, node: &str) -> Vec<IpNetwork> {
+    let mut prefixes = blocks::owned_by(cluster.blocks.iter(), node);
+    prefixes.extend(blocks::borrowed_by(cluster.blocks.iter(), node).into_iter().map(IpNetwork::from));
+    prefixes
+}
+
+const IMPORT: &str = "from-peers";
+const EXPORT: &str = "to-peers";
+
+/// All but what this node originates itself: a peer that offers us our own block is a loop or a stale announcement. More
+/// specific routes inside it are addresses that other nodes borrowed.
+fn import_filter(own: &[IpNetwork]) -> Filter {
+    let exact = own.iter().map(|prefix| PrefixRange { prefix: *prefix, ge: None, le: None }).collect::<Vec<_>>();
+    let refuse = Rule {
+        prefixes: exact,
+        source: None,
+        communities: Vec::new(),
+        as_path_prefix: Vec::new(),
+        action: Action::Reject,
+        set: Changes::default(),
+    };
+    // A rule without prefixes would match every route.
+    Filter { rules: if own.is_empty() { Vec::new() } else { vec![refuse] }, default: Action::Accept }
+}
+
+/// Our own networks and nothing else: a node is never a transit.
+fn export_filter() -> Filter {
+    let own = Rule {
+        prefixes: Vec::new(),
+        source: Some(Source::Local),
+        communities: Vec::new(),
+        as_path_prefix: Vec::new(),
+        action: Action::Accept,
+        set: Changes::default(),
+    };
+    Filter { rules: vec![own], default: Action::Reject }
+}
+
+fn hidden_pools(cluster: &Cluster) -> Vec<IpNetwork> {
+    let hidden = |pool: &&Object<IPPoolSpec>| pool.spec.disable_bgp_export == Some(true);
+    cluster.pools.iter().filter(hidden).filter_map(|pool| pool.spec.network().ok()).collect()
+}
+
+fn listen(settings: &BGPConfigurationSpec, ipv6: bool) -> Vec<SocketAddr> {
+    let port = settings.listen_port.unwrap_or(179);
+    let v6 = ipv6.then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let addresses = std::iter::once(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).chain(v6);
+    addresses.map(|address| SocketAddr::new(address, port)).collect()
+}
+
+/// The speaker tells all peers one restart time: the longest that any session asks for.
+fn restart_time(sessions: &BTreeMap<IpAddr, Session>, default: u16) -> u16 {
+    sessions.values().map(|session| session.restart_time.unwrap_or(default)).max().unwrap_or(default)
+}
+
+fn peer(session: &Session, families: Vec<Family>, own: &Identity, connected: &[IpNetwork]) -> PeerConfig {
+    let external = session.as_number != own.as_number;
+    let direct = connected.iter().any(|network| network.contains(session.address));
+    let mut peer = PeerConfig::new(session.address, session.as_number);
+    peer.name = Some(session.name.clone());
+    peer.port = session.port.unwrap_or(peer.port);
+    peer.local_address = session.from_node_address.then(|| own.address_like(session.address)).flatten();
+    peer.passive = session.passive;
+    peer.families = families;
+    peer.import = Some(IMPORT.to_owned());
+    peer.export = Some(EXPORT.to_owned());
+    peer.multihop = (external && !direct).then_some(u8::MAX);
+    peer
+}
+
+#[cfg(test)]
+#[path = "bgp_config/tests.rs"]
+mod tests;

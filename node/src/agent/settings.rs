@@ -1,0 +1,187 @@
+//! FelixConfiguration as this node obeys it. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use margay_api::v3::{EndpointToHostAction, FelixConfigurationSpec, IptablesBackend, LogLevel};
+use margay_api::validate;
+use margay_felix::engine::{BackendChoice, EngineConfig};
+use margay_felix::render::{self, EndpointToHost};
+
+use super::cluster::Cluster;
+use super::overlay;
+use crate::kube::events::Notice;
+use crate::kube::resource::FELIX_CONFIGURATION;
+
+/// What the command line says where FelixConfiguration says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// Address of `/healthz` and `/readyz`; `None` for none.
+    pub health: Option<SocketAddr>,
+    /// Address of `/metrics`; `None` for none.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// The settings in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Prefix of host interfaces.
+    pub interface_prefix: String,
+    /// Bits of the packet mark that rules use.
+    pub mark_mask: u32,
+    /// What becomes of packets from pods to their own node.
+    pub endpoint_to_host: EndpointToHost,
+    /// Which iptables.
+    pub backend: BackendChoice,
+    /// How often rules and sets are read back.
+    pub rules_refresh: Duration,
+    /// How often host routes and settings are looked at.
+    pub route_refresh: Duration,
+    /// Least severity that is logged; `None` leaves it to the command line.
+    pub log_level: Option<LogLevel>,
+    /// Where `/healthz` and `/readyz` are served.
+    pub health: Option<SocketAddr>,
+    /// Where `/metrics` is served.
+    pub metrics: Option<SocketAddr>,
+    /// Interfaces whose MTU bounds that of pods, as a regular expression.
+    pub mtu_interfaces: Option<String>,
+    /// Whether pods get IPv6 addresses.
+    pub ipv6: bool,
+}
+
+/// The settings of `node`, and what users must fix.
+pub fn settings(cluster: &Cluster, node: &str, defaults: &Defaults) -> (Settings, Vec<Notice>) {
+    let objects = &cluster.felix_configurations;
+    let (spec, faults) =
+        overlay::effective(objects, FELIX_CONFIGURATION, node, validate::felix_configuration);
+    (from_spec(&spec, defaults), faults)
+}
+
+impl Settings {
+    /// The part that the policy engine is started with.
+    pub fn engine(&self) -> EngineConfig {
+        EngineConfig {
+            rules: render::Config {
+                interface_prefix: self.interface_prefix.clone(),
+                mark_mask: self.mark_mask,
+                endpoint_to_host: self.endpoint_to_host,
+                ..render::Config::default()
+            },
+            backend: self.backend,
+            refresh_interval: self.rules_refresh,
+        }
+    }
+
+    /// Whether the policy engine must be started anew to go from `self` to `other`.
+    pub fn engine_differs(&self, other: &Self) -> bool {
+        let part = |s: &Self| (s.interface_prefix.clone(), s.mark_mask, s.endpoint_to_host, s.backend, s.rules_refresh);
+        part(self) != part(other)
+    }
+}
+
+fn from_spec(spec: &FelixConfigurationSpec, defaults: &Defaults) -> Settings {
+    let standard = EngineConfig::default();
+    // One timer reads back both; the shorter wish wins. Zero means never.
+    let refreshes = [spec.iptables_refresh_interval, spec.ipsets_refresh_interval];
+    let rules_refresh = refreshes.into_iter().flatten().map(|time| never_if_zero(time.0)).min();
+    Settings {
+        interface_prefix: spec.interface_prefix.clone().unwrap_or(standard.rules.interface_prefix),
+        mark_mask: spec.iptables_mark_mask.unwrap_or(standard.rules.mark_mask),
+        endpoint_to_host: match spec.default_endpoint_to_host_action {
+            None | Some(EndpointToHostAction::Drop) => EndpointToHost::Drop,
+            Some(EndpointToHostAction::Accept) => EndpointToHost::Accept,
+            Some(EndpointToHostAction::Return) => EndpointToHost::Return,
+        },
+        backend: match spec.iptables_backend {
+            None | Some(IptablesBackend::Auto) => BackendChoice::Auto,
+            Some(IptablesBackend::Nft) => BackendChoice::Nft,
+            Some(IptablesBackend::Legacy) => BackendChoice::Legacy,
+        },
+        rules_refresh: rules_refresh.unwrap_or(standard.refresh_interval),
+        route_refresh: spec.route_refresh_interval.map_or(Duration::from_secs(90), |time| never_if_zero(time.0)),
+        log_level: spec.log_severity_screen,
+        health: listen(
+            spec.health_enabled,
+            spec.health_host.as_deref(),
+            spec.health_port,
+            defaults.health,
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 9099)),
+        ),
+        metrics: listen(
+            spec.prometheus_metrics_enabled,
+            spec.prometheus_metrics_host.as_deref(),
+            spec.prometheus_metrics_port,
+            defaults.metrics,
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9091)),
+        ),
+        mtu_interfaces: spec.mtu_iface_pattern.clone().filter(|pattern| !pattern.is_empty()),
+        ipv6: spec.ipv6_support.unwrap_or(true),
+    }
+}
+
+fn never_if_zero(time: Duration) -> Duration {
+    if time.is_zero() { NEVER } else { time }
+}
+
+/// Long enough to be never, short enough to add to any clock.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+fn listen(
+    enabled: Option<bool>,
+    host: Option<&str>,
+    port: Option<u16>,
+    flag: Option<SocketAddr>,
+    standard: SocketAddr,
+) -> Option<SocketAddr> {
+    let base = match (enabled, flag) {
+        (Some(false), _) | (None, None) => return None,
+        (_, Some(flag)) => flag,
+        (Some(true), None) => standard,
+    };
+    let host = match host {
+        None => base.ip(),
+        Some("") => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Some("localhost") => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Some(text) => text.parse().unwrap_or(base.ip()),
+    };
+    Some(SocketAddr::new(host, port.unwrap_or(base.port())))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn from(spec: serde_json::Value, defaults: &Defaults) -> Settings {
+        from_spec(&serde_json::from_value(spec).unwrap(), defaults)
+    }
+
+    #[test]
+    fn nothing_written_gives_the_defaults() {
+        let flags = Defaults { health: Some("127.0.0.1:9099".parse().unwrap()), metrics: None };
+        let settings = from(json!({}), &flags);
+        assert_eq!((settings.interface_prefix.as_str(), settings.mark_mask), ("mgy", 0xffff_0000));
+        assert_eq!(settings.endpoint_to_host, EndpointToHost::Drop);
+        assert_eq!((settings.health, settings.metrics), (flags.health, None));
+        assert!(settings.ipv6);
+    }
+
+    #[test]
+    fn what_is_written_acts() {
+        let settings = from(
+            json!({"interfacePrefix": "pod", "iptablesMarkMask": 65280, "defaultEndpointToHostAction": "ACCEPT",
+                "iptablesBackend": "Legacy", "iptablesRefreshInterval": "0s", "ipsetsRefreshInterval": "30s",
+                "prometheusMetricsEnabled": true, "prometheusMetricsPort": 9999, "healthEnabled": false, "ipv6Support": false}),
+            &Defaults { health: Some("127.0.0.1:9099".parse().unwrap()), metrics: None },
+        );
+        assert_eq!((settings.interface_prefix.as_str(), settings.mark_mask), ("pod", 65280));
+        assert_eq!(settings.endpoint_to_host, EndpointToHost::Accept);
+        assert_eq!(settings.backend, BackendChoice::Legacy);
+        assert_eq!(settings.rules_refresh, Duration::from_secs(30));
+        assert_eq!(settings.metrics, Some("0.0.0.0:9999".parse().unwrap()));
+        assert_eq!(settings.health, None);
+        assert!(!settings.ipv6);
+        assert!(settings.engine_differs(&from(json!({}), &Defaults::default())));
+    }
+}

@@ -1,0 +1,188 @@
+//! The durable records of this node's pod attachments: one file each, written before the runtime is answered.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::persist::{self, Format, PersistError};
+
+const ENDPOINT: Format = Format { kind: "endpoint", version: 1 };
+
+/// What identifies an attachment to the runtime: one interface of one container in one network.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AttachmentKey {
+    /// Name of the network configuration.
+    pub network: String,
+    /// The sandbox's id.
+    pub container: String,
+    /// Interface inside the container.
+    pub ifname: String,
+}
+
+impl std::fmt::Display for AttachmentKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.network, self.container, self.ifname)
+    }
+}
+
+/// An attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRecord {
+    /// Its identity.
+    pub key: AttachmentKey,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// UID as the runtime gave it: for static pods the hash of their configuration; empty when it gave none.
+    pub runtime_uid: String,
+    /// UID of the Pod object that matched.
+    pub pod_uid: String,
+    /// Host side interface.
+    pub interface: String,
+    /// Addresses, at most one a family.
+    pub addresses: Vec<IpAddr>,
+    /// MTU of the link, in bytes.
+    pub mtu: u32,
+    /// IPAM handle that releases the addresses.
+    pub handle: String,
+    /// Path of the container's network namespace.
+    pub netns: String,
+    /// Rises with every attachment on this node: of two for one pod the higher is the living one.
+    pub sequence: u64,
+}
+
+impl EndpointRecord {
+    /// Its addresses as /32 and /128.
+    pub fn host_networks(&self) -> impl Iterator<Item = IpNetwork> + '_ {
+        self.addresses.iter().map(|address| IpNetwork::from(*address))
+    }
+}
+
+/// All records, in memory and on disk.
+#[derive(Debug)]
+pub struct EndpointStore {
+    dir: PathBuf,
+    records: BTreeMap<AttachmentKey, EndpointRecord>,
+}
+
+impl EndpointStore {
+    /// Opens the folder, creating it when missing. Files that cannot be used are returned with the reason and left where
+    /// they are: their interfaces stay unknown and so pass no traffic.
+    pub fn open(dir: &Path) -> Result<(Self, Vec<PersistError>), PersistError> {
+        persist::private_dir(dir)?;
+        let wrap = |source| PersistError::Io { path: dir.to_owned(), source };
+        let (mut records, mut unusable) = (BTreeMap::new(), Vec::new());
+        for entry in std::fs::read_dir(dir).map_err(wrap)? {
+            let path = entry.map_err(wrap)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                // What a crash left of a write that never was renamed into place.
+                let _ = std::fs::remove_file(&path);
+                continue;
+            }
+            match persist::load::<EndpointRecord>(&path, ENDPOINT) {
+                Ok(Some(record)) => {
+                    records.insert(record.key.clone(), record);
+                }
+                Ok(None) => {}
+                Err(error) => unusable.push(error),
+            }
+        }
+        Ok((Self { dir: dir.to_owned(), records }, unusable))
+    }
+
+    /// Stores a record; durable on return.
+    pub fn put(&mut self, record: EndpointRecord) -> Result<(), PersistError> {
+        persist::save(&self.path(&record.key), ENDPOINT, &record)?;
+        self.records.insert(record.key.clone(), record);
+        Ok(())
+    }
+
+    /// Removes a record; durable on return. A missing one is fine.
+    pub fn remove(&mut self, key: &AttachmentKey) -> Result<Option<EndpointRecord>, PersistError> {
+        persist::remove(&self.path(key))?;
+        Ok(self.records.remove(key))
+    }
+
+    /// One record.
+    pub fn get(&self, key: &AttachmentKey) -> Option<&EndpointRecord> {
+        self.records.get(key)
+    }
+
+    /// All records.
+    pub fn iter(&self) -> impl Iterator<Item = &EndpointRecord> {
+        self.records.values()
+    }
+
+    fn path(&self, key: &AttachmentKey) -> PathBuf {
+        let mut hash = Sha256::new();
+        for part in [&key.network, &key.container, &key.ifname] {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        }
+        let name: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        self.dir.join(name + ".json")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(container: &str) -> EndpointRecord {
+        EndpointRecord {
+            key: AttachmentKey { network: "margay".into(), container: container.into(), ifname: "eth0".into() },
+            namespace: "shop".into(),
+            pod: "checkout".into(),
+            runtime_uid: "u".into(),
+            pod_uid: "u".into(),
+            interface: "mgy0123456789a".into(),
+            addresses: vec!["10.244.0.5".parse().unwrap()],
+            mtu: 1500,
+            handle: format!("margay.{container}"),
+            netns: "/run/netns/x".into(),
+            sequence: 1,
+        }
+    }
+
+    #[test]
+    fn records_survive_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, unusable) = EndpointStore::open(dir.path()).unwrap();
+        assert!(unusable.is_empty());
+        store.put(record("c1")).unwrap();
+        store.put(record("c2")).unwrap();
+        store.remove(&record("c1").key).unwrap();
+        let (store, _) = EndpointStore::open(dir.path()).unwrap();
+        assert_eq!(store.iter().cloned().collect::<Vec<_>>(), [record("c2")]);
+    }
+
+    #[test]
+    fn a_damaged_record_is_reported_and_does_not_hide_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, _) = EndpointStore::open(dir.path()).unwrap();
+        store.put(record("c1")).unwrap();
+        store.put(record("c2")).unwrap();
+        let path = store.path(&record("c1").key);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let (store, unusable) = EndpointStore::open(dir.path()).unwrap();
+        assert_eq!(store.iter().count(), 1);
+        assert_eq!(unusable.len(), 1);
+        assert!(unusable[0].to_string().contains("damaged"), "{}", unusable[0]);
+    }
+
+    #[test]
+    fn an_unfinished_write_is_swept_away() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(".x.json.123.new"), "mar").unwrap();
+        let (store, unusable) = EndpointStore::open(dir.path()).unwrap();
+        assert!(unusable.is_empty() && store.iter().next().is_none());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

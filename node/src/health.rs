@@ -1,0 +1,155 @@
+//! What works and what does not, in words, for `/readyz`, `/healthz` and `margayctl status`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// How one part of the agent is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Works. The text may add figures.
+    Ready(String),
+    /// Works, though not as it should: shown, but the node stays ready.
+    Degraded(String),
+    /// Pods on this node cannot be served. The text says why and what to do.
+    NotReady(String),
+}
+
+/// Shared board of conditions. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    parts: BTreeMap<String, Condition>,
+    beats: BTreeMap<&'static str, (Instant, Duration)>,
+}
+
+/// A rendered answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// True when the probe should succeed.
+    pub ok: bool,
+    /// One line a part.
+    pub text: String,
+}
+
+impl Health {
+    /// Sets the condition of `part`; logs when it changes.
+    pub fn set(&self, part: impl Into<String>, condition: Condition) {
+        let part = part.into();
+        let mut inner = self.inner.lock();
+        if inner.parts.get(&part) == Some(&condition) {
+            return;
+        }
+        match &condition {
+            Condition::Ready(text) => tracing::debug!(%part, %text, "ready"),
+            Condition::Degraded(reason) => tracing::warn!(%part, %reason, "degraded"),
+            Condition::NotReady(reason) => tracing::warn!(%part, %reason, "not ready"),
+        }
+        inner.parts.insert(part, condition);
+    }
+
+    /// Forgets a part that no longer exists.
+    pub fn forget(&self, part: &str) {
+        self.inner.lock().parts.remove(part);
+    }
+
+    /// Says that `task` is alive; it must say so again within `within`.
+    pub fn beat(&self, task: &'static str, within: Duration) {
+        self.inner.lock().beats.insert(task, (Instant::now(), within));
+    }
+
+    /// `/readyz`: every part with its reason.
+    pub fn readiness(&self) -> Report {
+        let inner = self.inner.lock();
+        let mut ok = !inner.parts.is_empty();
+        let mut text = String::new();
+        for (part, condition) in &inner.parts {
+            let (mark, words) = match condition {
+                Condition::Ready(words) => ('+', words),
+                Condition::Degraded(words) => ('!', words),
+                Condition::NotReady(words) => {
+                    ok = false;
+                    ('-', words)
+                }
+            };
+            let colon = if words.is_empty() { "" } else { ": " };
+            text.push_str(&format!("[{mark}] {part}{colon}{words}\n"));
+        }
+        text.push_str(if ok { "ready\n" } else { "not ready\n" });
+        Report { ok, text }
+    }
+
+    /// `/healthz`: fails only when a task hangs, which a restart would cure.
+    pub fn liveness(&self) -> Report {
+        self.liveness_at(Instant::now())
+    }
+
+    fn liveness_at(&self, now: Instant) -> Report {
+        let inner = self.inner.lock();
+        let late: Vec<_> = inner
+            .beats
+            .iter()
+            .filter(|(_, (at, within))| now.saturating_duration_since(*at) > *within)
+            .map(|(task, (at, _))| format!("{task} has not answered for {} s", now.duration_since(*at).as_secs()))
+            .collect();
+        let ok = late.is_empty();
+        Report { ok, text: if ok { "ok\n".to_owned() } else { late.join("\n") + "\n" } }
+    }
+
+    /// The reasons why the node is not ready or degraded.
+    pub fn problems(&self) -> Vec<String> {
+        let inner = self.inner.lock();
+        let problem = |(part, condition): (&String, &Condition)| match condition {
+            Condition::Ready(_) => None,
+            Condition::Degraded(words) | Condition::NotReady(words) => Some(format!("{part}: {words}")),
+        };
+        inner.parts.iter().filter_map(problem).collect()
+    }
+
+    /// The first reason why pods cannot be served, for CNI STATUS and ADD.
+    pub fn blocker(&self) -> Option<String> {
+        let inner = self.inner.lock();
+        inner.parts.iter().find_map(|(part, condition)| match condition {
+            Condition::NotReady(words) => Some(format!("{part}: {words}")),
+            Condition::Ready(_) | Condition::Degraded(_) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_shown_and_degraded_stays_ready() {
+        let health = Health::default();
+        assert!(!health.readiness().ok, "an agent that has said nothing is not ready");
+        health.set("dataplane", Condition::Ready("in sync".into()));
+        health.set("bgp", Condition::Degraded("10.0.0.1: connection refused".into()));
+        let report = health.readiness();
+        assert!(report.ok, "{}", report.text);
+        assert_eq!(report.text, "[!] bgp: 10.0.0.1: connection refused\n[+] dataplane: in sync\nready\n");
+        health.set("watch pods", Condition::NotReady("no list yet".into()));
+        let report = health.readiness();
+        assert!(!report.ok);
+        assert!(report.text.ends_with("[-] watch pods: no list yet\nnot ready\n"), "{}", report.text);
+        assert_eq!(health.blocker().unwrap(), "watch pods: no list yet");
+        assert_eq!(health.problems().len(), 2);
+    }
+
+    #[test]
+    fn a_silent_task_is_not_alive() {
+        let health = Health::default();
+        health.beat("agent", Duration::from_secs(30));
+        assert!(health.liveness().ok);
+        let report = health.liveness_at(Instant::now() + Duration::from_secs(31));
+        assert!(!report.ok);
+        assert!(report.text.starts_with("agent has not answered for 3"), "{}", report.text);
+    }
+}

@@ -1,0 +1,173 @@
+//! Blocks, affinities and handles as custom resources: [`margay_ipam::store::Store`] over the Kubernetes API.
+//!
+//! Compare-and-swap is the API server's on resourceVersion. Settings come from the agent's watches, so that an
+//! assignment costs writes only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use margay_api::slim::{Node, Object};
+use margay_api::v3::{IPAMConfigurationSpec, IPPoolSpec};
+use margay_ipam::store::{Pool, Resource, Settings, Store, StoreError, Stored};
+use serde_json::{Value, json};
+
+use super::client::Api;
+use super::error::ApiError;
+use super::resource::{self, ResourceType};
+
+/// The store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct KubeStore {
+    api: Api,
+    settings: Option<Arc<ArcSwap<Settings>>>,
+}
+
+impl KubeStore {
+    /// A store whose settings somebody keeps current.
+    pub fn new(api: Api, settings: Arc<ArcSwap<Settings>>) -> Self {
+        Self { api, settings: Some(settings) }
+    }
+
+    /// A store that reads settings from the API each time.
+    pub fn reading_settings(api: Api) -> Self {
+        Self { api, settings: None }
+    }
+}
+
+impl Store for KubeStore {
+    async fn get<R: Resource>(&self, name: &str) -> Result<Option<Stored<R>>, StoreError> {
+        match self.api.get::<Object<R>>(&type_of::<R>()?, None, name).await {
+            Ok(object) => Ok(Some(stored(object))),
+            Err(ApiError::NotFound(_)) => Ok(None),
+            Err(error) => Err(failed::<R>(name, error)),
+        }
+    }
+
+    async fn list<R: Resource>(&self, label: Option<(&str, &str)>) -> Result<Vec<Stored<R>>, StoreError> {
+        let selector = label.map(|(key, value)| format!("{key}={value}"));
+        let objects = self.api.list::<Object<R>>(&type_of::<R>()?, selector.as_deref()).await;
+        Ok(objects.map_err(|error| failed::<R>("", error))?.into_iter().map(stored).collect())
+    }
+
+    async fn create<R: Resource>(&self, spec: R) -> Result<Stored<R>, StoreError> {
+        let (resource, name) = (type_of::<R>()?, spec.name());
+        let body = body(&resource, &name, None, &spec);
+        let created = self.api.create::<Object<R>>(&resource, None, &body).await;
+        created.map(stored).map_err(|error| failed::<R>(&name, error))
+    }
+
+    async fn update<R: Resource>(&self, old: &Stored<R>, spec: R) -> Result<Stored<R>, StoreError> {
+        let resource = type_of::<R>()?;
+        let body = body(&resource, &old.name, Some(&old.revision), &spec);
+        let replaced = self.api.replace::<Object<R>>(&resource, None, &old.name, &body).await;
+        replaced.map(stored).map_err(|error| failed::<R>(&old.name, error))
+    }
+
+    async fn delete<R: Resource>(&self, old: &Stored<R>) -> Result<(), StoreError> {
+        let deleted = self.api.delete(&type_of::<R>()?, None, &old.name, None, Some(&old.revision)).await;
+        deleted.map_err(|error| failed::<R>(&old.name, error))
+    }
+
+    async fn settings(&self, node: &str) -> Result<Settings, StoreError> {
+        match &self.settings {
+            Some(current) => Ok(Settings::clone(&current.load())),
+            None => read_settings(&self.api, node).await,
+        }
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// Settings from objects as they were watched or read.
+pub fn settings<'a>(
+    pools: impl Iterator<Item = &'a Object<IPPoolSpec>>,
+    config: Option<&Object<IPAMConfigurationSpec>>,
+    node: Option<&Node>,
+) -> Settings {
+    let pool = |pool: &Object<IPPoolSpec>| Pool {
+        name: pool.metadata.name.clone(),
+        created: pool.metadata.creation_timestamp.clone(),
+        spec: pool.spec.clone(),
+    };
+    Settings {
+        pools: pools.map(pool).collect(),
+        config: config.map(|object| object.spec.clone()).unwrap_or_default(),
+        reserved: Vec::new(),
+        node_labels: node.map(|node| node.metadata.labels.clone()).unwrap_or_default(),
+    }
+}
+
+async fn read_settings(api: &Api, node: &str) -> Result<Settings, StoreError> {
+    let unavailable = |error: ApiError| StoreError::Unavailable(error.to_string());
+    let optional = |error: ApiError| if error.is_not_found() { Ok(None) } else { Err(unavailable(error)) };
+    let pools: Vec<Object<IPPoolSpec>> = api.list(&resource::IP_POOL, None).await.map_err(unavailable)?;
+    let config = api.get(&resource::IPAM_CONFIGURATION, None, "default").await.map(Some).or_else(optional)?;
+    let node: Option<Node> = api.get(&resource::NODE, None, node).await.map(Some).or_else(optional)?;
+    Ok(settings(pools.iter(), config.as_ref(), node.as_ref()))
+}
+
+fn type_of<R: Resource>() -> Result<ResourceType, StoreError> {
+    [resource::IPAM_BLOCK, resource::BLOCK_AFFINITY, resource::IPAM_HANDLE]
+        .into_iter()
+        .find(|resource| resource.kind == R::KIND)
+        .ok_or_else(|| StoreError::Unavailable(format!("kind {} is not kept in the API", R::KIND)))
+}
+
+fn body<R: Resource>(resource: &ResourceType, name: &str, revision: Option<&str>, spec: &R) -> Value {
+    let mut metadata = json!({ "name": name });
+    let labels: BTreeMap<_, _> = spec.labels();
+    if !labels.is_empty() {
+        metadata["labels"] = json!(labels);
+    }
+    if let Some(revision) = revision {
+        metadata["resourceVersion"] = revision.into();
+    }
+    json!({ "apiVersion": resource.api_version(), "kind": resource.kind, "metadata": metadata, "spec": spec })
+}
+
+fn stored<R>(object: Object<R>) -> Stored<R> {
+    Stored { name: object.metadata.name, revision: object.metadata.resource_version, spec: object.spec }
+}
+
+fn failed<R: Resource>(name: &str, error: ApiError) -> StoreError {
+    let object = format!("{} {name}", R::KIND);
+    match error {
+        ApiError::NotFound(_) => StoreError::NotFound(object),
+        ApiError::AlreadyExists(_) => StoreError::AlreadyExists(object),
+        ApiError::Conflict(_) => StoreError::Conflict(object),
+        other => StoreError::Unavailable(format!("{object}: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use margay_api::v3::{BlockAffinitySpec, IPAMHandleSpec};
+
+    use super::*;
+
+    #[test]
+    fn bodies_are_whole_objects() {
+        let affinity = BlockAffinitySpec { cidr: "10.244.0.0/26".into(), node: "node1".into(), ..Default::default() };
+        let body = body(&resource::BLOCK_AFFINITY, &affinity.name(), Some("17"), &affinity);
+        assert_eq!(body["apiVersion"], "projectcalico.org/v3");
+        assert_eq!(body["kind"], "BlockAffinity");
+        assert_eq!(body["metadata"]["name"], "node1-10-244-0-0-26");
+        assert_eq!(body["metadata"]["resourceVersion"], "17");
+        assert_eq!(body["metadata"]["labels"]["projectcalico.org/ip-version"], "4");
+        assert_eq!(body["spec"]["cidr"], "10.244.0.0/26");
+    }
+
+    #[test]
+    fn the_kinds_of_refusal_stay_apart() {
+        let of = |error| failed::<IPAMHandleSpec>("margay.c1", error);
+        assert_eq!(of(ApiError::NotFound(String::new())), StoreError::NotFound("IPAMHandle margay.c1".into()));
+        assert!(of(ApiError::AlreadyExists(String::new())).is_race());
+        assert!(of(ApiError::Conflict(String::new())).is_race());
+        assert!(matches!(of(ApiError::Expired(String::new())), StoreError::Unavailable(_)));
+        assert!(matches!(of(ApiError::Unreachable("x".into())), StoreError::Unavailable(_)));
+    }
+}
