@@ -16,6 +16,7 @@
 pub mod checkpoint;
 pub mod cni;
 mod container;
+mod events;
 mod node;
 mod probe;
 mod sandbox;

@@ -170,6 +170,7 @@ fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
 /// Starts `launch` as the container called `name` of the pod in `checkpoint`, whose files are under `dir`.
 pub(crate) fn start(checkpoint: &Checkpoint, dir: &Path, name: &str, launch: &Launch) -> io::Result<ProcessId> {
     let own = checkpoint.dir(dir);
+    fs::create_dir_all(&own)?;
     let log = OpenOptions::new().create(true).append(true).open(own.join(format!("{name}.log")))?;
     let exit_file = own.join(format!("{name}.exit"));
     // What an earlier run left must not be taken for this one's end.

@@ -83,7 +83,9 @@ fn own_view(spec: &ShimSpec) -> anyhow::Result<()> {
         ("tmpfs", "/run", "mode=755"),
         ("tmpfs", "/var/lib/margay", "mode=700"),
     ] {
-        if Path::new(target).exists() {
+        // The node's own network shows in the /sys that is there.
+        let needed = target != "/sys" || spec.hostname.is_some();
+        if needed && Path::new(target).exists() {
             mount(Some(kind), target, Some(kind), MsFlags::empty(), Some(options))
                 .with_context(|| format!("mounting {kind} on {target}"))?;
         }
@@ -110,8 +112,15 @@ fn run_command(spec: &ShimSpec) -> anyhow::Result<i32> {
     let mut command = Command::new(program);
     command.args(args).env_clear().envs(&spec.env);
     command.current_dir(spec.dir.as_deref().unwrap_or(Path::new("/")));
-    let child = command.spawn().with_context(|| format!("running {program}"))?;
+    // A command starts with no signal blocked; what arrives meanwhile is looked for right after.
+    signals.thread_unblock().context("unblocking signals")?;
+    let child = command.spawn();
+    signals.thread_block().context("blocking signals")?;
+    let child = child.with_context(|| format!("running {program}"))?;
     let child = Pid::from_raw(i32::try_from(child.id())?);
+    if let Some(code) = reap(child) {
+        return Ok(code);
+    }
     loop {
         match signals.wait().context("waiting for a signal")? {
             Signal::SIGCHLD => {

@@ -17,7 +17,7 @@ use super::checkpoint::{Checkpoint, Container, Sandbox, now};
 use super::container::{self, Facts, Waiting};
 use super::probe::{self, Asked, Purpose, Verdict};
 use super::status::{self, Live};
-use super::{Context, cni, sandbox};
+use super::{Context, cni, events, sandbox};
 use crate::lab::process::ProcessId;
 
 /// How often the worker looks whether its processes live.
@@ -48,6 +48,7 @@ pub(crate) struct Worker {
     network: Retry,
     publishing: Retry,
     starts: BTreeMap<String, Instant>,
+    told: BTreeMap<String, Waiting>,
 }
 
 /// When something that failed may be tried again.
@@ -90,6 +91,7 @@ impl Worker {
             network: Retry::new(),
             publishing: Retry::new(),
             starts: BTreeMap::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -108,6 +110,7 @@ impl Worker {
             }
             self.sync(&pod).await;
             self.publish(&pod).await;
+            self.tell().await;
             tokio::select! {
                 _ = self.wanted.changed() => {}
                 Some(verdict) = self.verdicts.1.recv() => self.judge(&pod, verdict),
@@ -413,6 +416,17 @@ impl Worker {
                 self.publishing.failed();
             }
         }
+    }
+
+    /// An Event for each new reason why a container does not run: `kubectl describe` shows those, not messages.
+    async fn tell(&mut self) {
+        let waiting = self.live.waiting.clone();
+        for (container, why) in waiting.iter().filter(|(_, why)| !why.message.is_empty()) {
+            if self.told.get(container) != Some(why) {
+                events::warn(&self.context, &self.checkpoint, container, why).await;
+            }
+        }
+        self.told = waiting;
     }
 
     /// Ends the pod: containers, network, record, object.

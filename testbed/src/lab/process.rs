@@ -41,7 +41,7 @@ impl ProcessId {
     }
 }
 
-/// Every process whose arguments after the program's name start with `args`.
+/// Every process that was given `args`, in a row.
 pub(crate) fn find_by_args(args: &[&str]) -> Vec<ProcessId> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     entries
@@ -49,8 +49,8 @@ pub(crate) fn find_by_args(args: &[&str]) -> Vec<ProcessId> {
         .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| {
             let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-            let mut words = line.split(|b| *b == 0).skip(1);
-            args.iter().all(|a| words.next() == Some(a.as_bytes()))
+            let words: Vec<&[u8]> = line.split(|b| *b == 0).skip(1).collect();
+            words.windows(args.len()).any(|row| row.iter().zip(args).all(|(word, arg)| *word == arg.as_bytes()))
         })
         .filter_map(ProcessId::of)
         .collect()

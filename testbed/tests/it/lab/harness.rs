@@ -1,0 +1,186 @@
+//! A lab of a test's own, and what the host looks like.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Whether this test can run; in CI it must.
+pub fn needs_root(test: &str, programs: &[&str]) -> bool {
+    let missing = programs.iter().find(|p| !Path::new(p).exists());
+    let why = match (nix::unistd::geteuid().is_root(), missing) {
+        (true, None) => return true,
+        (false, _) => "root".to_owned(),
+        (true, Some(program)) => (*program).to_owned(),
+    };
+    assert!(std::env::var_os("CI").is_none(), "{test} needs {why}, and CI must not skip it");
+    println!("SKIPPED {test}: needs {why}");
+    false
+}
+
+/// The committed topology.
+pub fn two_racks() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies/two-racks.clab.yml")
+}
+
+/// Runs `margay-lab` with a labs' directory of its own; destroys its lab when dropped.
+pub struct TestLab {
+    pub dir: TempDir,
+    pub labs: PathBuf,
+    pub file: String,
+    pub destroyed: bool,
+}
+
+impl TestLab {
+    pub fn new(name: &str, file: PathBuf) -> TestLab {
+        let dir = tempfile::Builder::new().prefix(&format!("margay-lab-{name}-")).tempdir().unwrap();
+        let labs = dir.path().canonicalize().unwrap().join("labs");
+        TestLab { labs, file: file.to_str().unwrap().to_owned(), dir, destroyed: false }
+    }
+
+    /// A lab whose topology file has this text.
+    pub fn of_text(name: &str, text: &str) -> TestLab {
+        let mut lab = Self::new(name, PathBuf::new());
+        let file = lab.dir.path().join(format!("{name}.clab.yml"));
+        std::fs::write(&file, text).unwrap();
+        lab.file = file.to_str().unwrap().to_owned();
+        lab
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_margay-lab"));
+        command.args(args).env("MARGAY_LAB_DIR", &self.labs).env_remove("KUBECONFIG").stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Standard output of what must succeed.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(out.status.success(), "margay-lab {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// Standard error of what must fail.
+    #[track_caller]
+    pub fn fails(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(!out.status.success(), "margay-lab {} must fail", args.join(" "));
+        String::from_utf8(out.stderr).unwrap()
+    }
+
+    /// Output of a command in a node.
+    pub fn run_in(&self, node: &str, words: &[&str]) -> Result<String, String> {
+        let out = self.run(&[&["exec", "-t", &self.file, node, "--"], words].concat());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stdout) + &text(&out.stderr)) }
+    }
+
+    /// A command in a node that runs on; killed with the returned guard.
+    pub fn spawn_in(&self, node: &str, words: &[&str]) -> Running {
+        let mut command = self.command(&[&["exec", "-t", &self.file, node, "--"], words].concat());
+        Running(command.stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    pub fn destroy(&mut self) {
+        self.ok(&["destroy", "-t", &self.file]);
+        self.destroyed = true;
+    }
+
+    /// Processes that name the labs' directory: `margay-lab`'s own.
+    pub fn processes(&self) -> Vec<String> {
+        let labs = self.labs.to_str().unwrap();
+        processes().into_iter().map(|(_, line)| line).filter(|line| line.contains(labs)).collect()
+    }
+
+    /// Namespaces of the lab's first processes.
+    pub fn namespaces(&self) -> BTreeSet<String> {
+        let labs = self.labs.to_str().unwrap();
+        let own: BTreeSet<String> = namespaces_of("self").collect();
+        let lab: BTreeSet<String> = processes()
+            .into_iter()
+            .filter(|(_, line)| line.contains("node-init") && line.contains(labs))
+            .flat_map(|(pid, _)| namespaces_of(&pid).collect::<Vec<_>>())
+            .collect();
+        lab.difference(&own).cloned().collect()
+    }
+}
+
+impl Drop for TestLab {
+    fn drop(&mut self) {
+        if !self.destroyed || std::thread::panicking() {
+            let _ = self.run(&["destroy", "-t", &self.file]);
+        }
+    }
+}
+
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Every namespace that any process is in.
+pub fn all_namespaces() -> BTreeSet<String> {
+    processes().into_iter().flat_map(|(pid, _)| namespaces_of(&pid).collect::<Vec<_>>()).collect()
+}
+
+fn namespaces_of(pid: &str) -> impl Iterator<Item = String> + use<> {
+    let pid = pid.to_owned();
+    ["net", "mnt", "pid", "uts", "ipc"].into_iter().filter_map(move |kind| {
+        Some(std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()?.to_str()?.to_owned())
+    })
+}
+
+fn processes() -> Vec<(String, String)> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    pids.filter_map(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok().filter(|l| !l.is_empty())?;
+        Some((pid, String::from_utf8_lossy(&line).replace('\0', " ")))
+    })
+    .collect()
+}
+
+/// Links, addresses, routes, rules and mounts of the host.
+pub fn snapshot() -> Vec<(String, String)> {
+    let commands = [
+        "ip -o link | sed 's/ qlen.*//'",
+        "ip -o address | sed 's/valid_lft.*//'",
+        "ip route show table all",
+        "ip -6 route show table all | sed 's/expires [0-9]*sec//'",
+        "ip rule",
+        "iptables-save 2>/dev/null | grep -v '^#' | sed 's/\\[.*\\]//'",
+        "nft list ruleset 2>/dev/null",
+        "sed 's/^[0-9]* [0-9]* //' /proc/self/mountinfo",
+        "ls /run/netns 2>/dev/null",
+        "cat /proc/sys/net/ipv4/ip_forward",
+    ];
+    let run = |command: &str| {
+        let out = Command::new("sh").args(["-c", command]).output().unwrap();
+        (command.to_owned(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    commands.iter().map(|command| run(command)).collect()
+}
+
+/// Tries until it works; panics with the last objection after `limit`.
+#[track_caller]
+pub fn wait<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(why) => assert!(begun.elapsed() < limit, "{what}: not so within {limit:?}: {why}"),
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
