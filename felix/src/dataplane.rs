@@ -1,8 +1,9 @@
 //! Makes the kernel match: reads what is there, writes the differences, and repairs what others changed.
 //!
 //! Only what carries our prefix or comment is ever read as ours or touched. [`text`] knows the words of the tools,
-//! [`snapshot`] reads theirs, [`plan`] decides what to write, [`tools`] runs them.
+//! [`snapshot`] reads theirs, [`plan`] decides what to write, [`tools`] runs them, [`events`] hears of what others do.
 
+mod events;
 mod plan;
 mod snapshot;
 mod text;
@@ -10,6 +11,7 @@ mod tools;
 
 use std::fmt;
 
+use events::Events;
 use plan::Plan;
 use tools::Tools;
 
@@ -67,15 +69,23 @@ pub struct Dataplane {
     /// The kernel holds what the last call asked for, as far as we know.
     known: bool,
     writes: u64,
+    events: Option<Events>,
 }
 
 impl Dataplane {
-    /// Works with this back end. Nothing is written yet.
+    /// Works with this back end. Nothing is written yet. To be called within a tokio runtime.
     pub fn new(backend: Backend) -> Self {
+        let events = match backend {
+            Backend::Nft => Events::listen()
+                .inspect_err(|error| tracing::warn!(%error, "drift is found at refresh only"))
+                .ok(),
+            Backend::Legacy => None,
+        };
         Self {
             tools: Tools::new(backend),
             known: false,
             writes: 0,
+            events,
         }
     }
 
@@ -86,6 +96,14 @@ impl Dataplane {
     /// When they cannot be read.
     pub async fn set_names(&self) -> Result<Vec<String>, ToolError> {
         Ok(self.tools.snapshot().await?.sets.into_keys().collect())
+    }
+
+    /// Returns once others have changed chains of ours. Never, where the back end tells nothing of that.
+    pub async fn changed_by_others(&mut self) {
+        match &mut self.events {
+            Some(events) => events.changed_by_others().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Transactions written so far: one a table, one a batch of sets.
@@ -148,7 +166,9 @@ impl Dataplane {
             }
         }
         for (family, text) in by_family {
-            self.tools.restore_tables(family, &text).await?;
+            let events = &mut self.events;
+            let started = |process| events.iter_mut().for_each(|events| events.ignore(process));
+            self.tools.restore_tables(family, &text, started).await?;
             self.writes += 1;
         }
         self.restore_sets(&sets_after).await?;
@@ -182,7 +202,7 @@ impl Dataplane {
         }
         let plan = Plan::for_snapshot(&Ruleset::default(), &there, other.families());
         for (family, text) in plan.tables {
-            match other.restore_tables(family, &text).await {
+            match other.restore_tables(family, &text, |_| ()).await {
                 Ok(()) => self.writes += 1,
                 Err(error) => tracing::warn!(%error, backend = %other.backend(), "left-over rules stay"),
             }

@@ -11,4 +11,5 @@ pub mod dataplane;
 pub mod engine;
 pub mod model;
 pub mod render;
+mod sys;
 pub mod verdict;

@@ -370,8 +370,8 @@ impl Renderer {
     }
 
     fn create_set(&mut self, id: &SetId, members: &BTreeSet<Member>, delta: &mut Delta) {
-        for family in families(&id) {
-            let name = self.set_name(family, &id);
+        for family in families(id) {
+            let name = self.set_name(family, id);
             let kind = match id.kind {
                 SetKind::Nets => IpSetKind::HashNet,
                 SetKind::AddressPorts => IpSetKind::HashIpPort,

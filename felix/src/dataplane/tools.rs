@@ -63,27 +63,38 @@ impl Tools {
 
     pub(super) async fn snapshot(&self) -> Result<Snapshot, ToolError> {
         let mut snapshot = self.snapshot_tables().await?;
-        snapshot.read_sets(&run("ipset", &["save"], "").await?);
+        snapshot.read_sets(&run("ipset", &["save"], "", |_| ()).await?);
         Ok(snapshot)
     }
 
     pub(super) async fn snapshot_tables(&self) -> Result<Snapshot, ToolError> {
         let mut snapshot = Snapshot::default();
         for &family in &self.families {
-            snapshot.read_tables(family, &run(&self.tool(family, "save"), &[], "").await?);
+            snapshot.read_tables(family, &run(&self.tool(family, "save"), &[], "", |_| ()).await?);
         }
         Ok(snapshot)
     }
 
-    pub(super) async fn restore_tables(&self, family: Family, text: &str) -> Result<(), ToolError> {
-        run(&self.tool(family, "restore"), &["--noflush", "-w", LOCK_WAIT], text)
-            .await
-            .map(|_| ())
+    /// One transaction a table; `started` hears the process's number.
+    pub(super) async fn restore_tables(
+        &self,
+        family: Family,
+        text: &str,
+        started: impl FnOnce(u32),
+    ) -> Result<(), ToolError> {
+        run(
+            &self.tool(family, "restore"),
+            &["--noflush", "-w", LOCK_WAIT],
+            text,
+            started,
+        )
+        .await
+        .map(|_| ())
     }
 
     /// Sets and members that are there already, or are gone already, are no errors.
     pub(super) async fn restore_sets(&self, text: &str) -> Result<(), ToolError> {
-        run("ipset", &["-exist", "restore"], text).await.map(|_| ())
+        run("ipset", &["-exist", "restore"], text, |_| ()).await.map(|_| ())
     }
 
     fn tool(&self, family: Family, verb: &str) -> String {
@@ -95,7 +106,7 @@ impl Tools {
     }
 }
 
-async fn run(tool: &str, arguments: &[&str], input: &str) -> Result<String, ToolError> {
+async fn run(tool: &str, arguments: &[&str], input: &str, started: impl FnOnce(u32)) -> Result<String, ToolError> {
     let failed = |error: io::Error| ToolError::Run {
         tool: tool.to_owned(),
         reason: error.to_string(),
@@ -108,6 +119,9 @@ async fn run(tool: &str, arguments: &[&str], input: &str) -> Result<String, Tool
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     let mut child = command.spawn().map_err(failed)?;
+    if let Some(process) = child.id() {
+        started(process);
+    }
     let mut stdin = child.stdin.take();
     let write = async {
         if let Some(stdin) = &mut stdin {

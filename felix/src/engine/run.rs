@@ -20,10 +20,13 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// The longest pause after a failure.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
+/// Others may change the tables all the time: the kernel is not read more often than this because of them.
+const SHORTEST_REFRESH: Duration = Duration::from_millis(500);
+
 /// Runs until the queue is closed.
 pub(super) async fn run(config: EngineConfig, dataplane: Dataplane, queue: Arc<Queue>, board: Arc<Board>) {
     let mut task = Task {
-        refresh_interval: config.refresh_interval,
+        last_look: Instant::now(),
         next_refresh: Instant::now() + config.refresh_interval,
         retry: None,
         calc: Calc::new(),
@@ -49,13 +52,17 @@ pub(super) async fn run(config: EngineConfig, dataplane: Dataplane, queue: Arc<Q
         tokio::select! {
             () = queue.changed() => {}
             () = sleep_until(wake), if position.is_some() => {}
+            () = task.dataplane.changed_by_others() => {
+                task.next_refresh = task.next_refresh.min(task.last_look + SHORTEST_REFRESH);
+            }
         }
     }
 }
 
 struct Task {
     config: EngineConfig,
-    refresh_interval: Duration,
+    /// When the kernel was last read because it may have been changed by others.
+    last_look: Instant,
     next_refresh: Instant,
     retry: Option<Retry>,
     calc: Calc,
@@ -100,14 +107,14 @@ impl Task {
         let delta = renderer.apply(changes);
         let ruleset = renderer.ruleset();
         if Instant::now() >= self.next_refresh {
-            self.next_refresh = Instant::now() + self.refresh_interval;
-            if self.retry.is_none() && delta.is_empty() {
-                if self.dataplane.repair(ruleset).await? {
-                    tracing::warn!("rules or sets had been changed by others; repaired");
-                    self.counters.repairs += 1;
-                }
-                return Ok(());
+            self.last_look = Instant::now();
+            self.next_refresh = self.last_look + self.config.refresh_interval;
+            let repaired = self.dataplane.repair(ruleset).await?;
+            if repaired && delta.is_empty() && self.retry.is_none() {
+                tracing::warn!("rules or sets had been changed by others; repaired");
+                self.counters.repairs += 1;
             }
+            return Ok(());
         }
         if first || self.retry.is_some() || !delta.is_empty() {
             self.dataplane.apply(ruleset, &delta).await?;

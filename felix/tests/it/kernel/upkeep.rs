@@ -15,6 +15,7 @@ type Test<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 on_both_backends!(
     nothing_before_in_sync,
+    the_check_can_fail,
     foreign_rules_stay,
     drift_is_repaired,
     a_restart_writes_nothing,
@@ -54,6 +55,20 @@ fn nothing_before_in_sync(lab: &mut Lab) -> Test<'_> {
         lab.engine.in_sync();
         lab.programmed("shop/a").await;
         assert_ne!(lab.saved(), empty);
+    })
+}
+
+/// Without our hooks the packets that were denied pass, and the probes tell.
+fn the_check_can_fail(lab: &mut Lab) -> Test<'_> {
+    Box::pin(async move {
+        two_pods(lab).await;
+        lab.expect(&[("shop/b", "shop/a", Tcp, 80, false)]).await;
+        lab.engine.shutdown().await;
+        for tool in ["iptables", "ip6tables"] {
+            let tool = format!("{tool}-{}", lab.engine.status().backend);
+            output(&tool, &["-w", "10", "-F", "FORWARD"]);
+        }
+        lab.expect(&[("shop/b", "shop/a", Tcp, 80, true)]).await;
     })
 }
 
@@ -253,4 +268,23 @@ fn the_kernels_refusal_is_told_and_retried(lab: &mut Lab) -> Test<'_> {
         assert!(lab.engine.status().counters.failed > 0);
         assert!(lab.saved().iter().any(|line| line.contains("MASQUERADE")));
     })
+}
+
+/// nft tells of changes: repair does not wait for the refresh.
+#[test]
+fn nft_tells_of_drift() {
+    super::lab::in_lab("nft_tells_of_drift", Backend::Nft, |lab| {
+        Box::pin(async move {
+            two_pods(lab).await;
+            let (right, writes) = (lab.saved(), lab.engine.status().counters.writes);
+            for damage in ["-F mgy-FORWARD", "-F FORWARD", "-D mgy-pi-shop.from-web 1", "-t raw -F"] {
+                lab.iptables(damage);
+                lab.condition(&format!("repair of {damage}"), |lab| lab.saved() == right)
+                    .await;
+            }
+            lab.condition("four repairs", |lab| lab.engine.status().counters.repairs == 4)
+                .await;
+            assert_eq!(lab.engine.status().counters.writes, writes + 4, "one transaction each");
+        })
+    });
 }
