@@ -68,7 +68,12 @@ pub struct GracefulRestart {
 
 impl Default for GracefulRestart {
     fn default() -> Self {
-        GracefulRestart { enabled: true, restart_time: 120, stale_routes_time: 120, selection_deferral_time: 30 }
+        GracefulRestart {
+            enabled: true,
+            restart_time: 120,
+            stale_routes_time: 120,
+            selection_deferral_time: 30,
+        }
     }
 }
 

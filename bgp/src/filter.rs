@@ -105,13 +105,20 @@ fn reject() -> Action {
 impl Filter {
     /// A filter that accepts everything unchanged.
     pub fn accept_all() -> Self {
-        Filter { rules: Vec::new(), default: Action::Accept }
+        Filter {
+            rules: Vec::new(),
+            default: Action::Accept,
+        }
     }
 
     /// The changes to make when the route passes, `None` when it is rejected.
     pub fn evaluate(&self, prefix: &IpNetwork, attrs: &PathAttributes, source: Source) -> Option<&Changes> {
-        static NO_CHANGES: Changes =
-            Changes { local_pref: None, med: None, add_communities: Vec::new(), prepend: 0 };
+        static NO_CHANGES: Changes = Changes {
+            local_pref: None,
+            med: None,
+            add_communities: Vec::new(),
+            prepend: 0,
+        };
         let (action, changes) = match self.rules.iter().find(|r| r.matches(prefix, attrs, source)) {
             Some(rule) => (rule.action, &rule.set),
             None => (self.default, &NO_CHANGES),
@@ -181,7 +188,11 @@ mod tests {
     }
 
     fn range(prefix: &str, ge: Option<u8>, le: Option<u8>) -> PrefixRange {
-        PrefixRange { prefix: net(prefix), ge, le }
+        PrefixRange {
+            prefix: net(prefix),
+            ge,
+            le,
+        }
     }
 
     #[test]
@@ -214,7 +225,11 @@ mod tests {
                     communities: vec!["65000:1".parse().unwrap()],
                     as_path_prefix: vec![65001],
                     action: Action::Accept,
-                    set: Changes { local_pref: Some(200), prepend: 2, ..Changes::default() },
+                    set: Changes {
+                        local_pref: Some(200),
+                        prepend: 2,
+                        ..Changes::default()
+                    },
                 },
             ],
             default: Action::Reject,

@@ -196,10 +196,15 @@ impl Rib {
 
     /// Takes in the routes of an UPDATE.
     pub fn update(&mut self, id: PeerId, update: Update) {
-        let Some(up) = self.peers.get(&id).and_then(|p| p.up.as_ref()) else { return };
+        let Some(up) = self.peers.get(&id).and_then(|p| p.up.as_ref()) else {
+            return;
+        };
         let families = up.families.clone();
         let unreach = update.mp_unreach.filter(|u| families.contains(&u.family));
-        let withdrawn = update.withdrawn.into_iter().chain(unreach.into_iter().flat_map(|u| u.nlri));
+        let withdrawn = update
+            .withdrawn
+            .into_iter()
+            .chain(unreach.into_iter().flat_map(|u| u.nlri));
         withdrawn.for_each(|prefix| self.withdraw(id, prefix));
         let Some(attributes) = update.attributes else { return };
         let attributes = self.attributes.intern(attributes);
@@ -219,7 +224,12 @@ impl Rib {
     pub fn set_networks(&mut self, networks: &[Originated]) {
         let wanted: FxHashMap<IpNetwork, Originated> =
             networks.iter().map(|n| (canonical(n.prefix), n.clone())).collect();
-        let gone: Vec<IpNetwork> = self.originated.keys().filter(|p| !wanted.contains_key(*p)).copied().collect();
+        let gone: Vec<IpNetwork> = self
+            .originated
+            .keys()
+            .filter(|p| !wanted.contains_key(*p))
+            .copied()
+            .collect();
         for prefix in &gone {
             self.withdraw(PeerId::LOCAL, *prefix);
         }
@@ -298,14 +308,24 @@ impl Rib {
         let changes = self
             .fib_pending
             .drain()
-            .map(|prefix| FibChange { prefix, route: self.desired.get(&prefix).cloned() })
+            .map(|prefix| FibChange {
+                prefix,
+                route: self.desired.get(&prefix).cloned(),
+            })
             .collect();
-        Some(FibBatch { changes, complete: true })
+        Some(FibBatch {
+            changes,
+            complete: true,
+        })
     }
 
     /// When [`Rib::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let peers = self.peers.values().flat_map(|p| [p.restart_deadline, p.stale_deadline]).flatten();
+        let peers = self
+            .peers
+            .values()
+            .flat_map(|p| [p.restart_deadline, p.stale_deadline])
+            .flatten();
         peers.chain(self.deferral.as_ref().map(|d| d.deadline)).min()
     }
 
@@ -362,7 +382,9 @@ impl Rib {
 
     /// Chooses the paths of a prefix again; true when its forwarding changed.
     fn decide(&mut self, prefix: IpNetwork) -> bool {
-        let Some(entry) = self.table.get(&prefix) else { return false };
+        let Some(entry) = self.table.get(&prefix) else {
+            return false;
+        };
         let mut candidates: Vec<Candidate<'_>> = Vec::with_capacity(entry.paths.len());
         for path in &entry.paths {
             let Ok(attributes) = &path.accepted else { continue };
@@ -387,10 +409,18 @@ impl Rib {
         }
         let selected = decision::select(candidates, self.config.max_paths, self.config.multipath_relax);
         let route = self.route_for(&prefix, entry, &selected);
-        let best = selected.first().and_then(|peer| entry.paths.iter().find(|p| p.peer == *peer));
-        let told =
-            best.and_then(|p| p.accepted.as_ref().ok().map(|attrs| (p.peer, attrs.clone(), p.next_hop)));
-        let Some(entry) = self.table.get_mut(&prefix) else { return false };
+        let best = selected
+            .first()
+            .and_then(|peer| entry.paths.iter().find(|p| p.peer == *peer));
+        let told = best.and_then(|p| {
+            p.accepted
+                .as_ref()
+                .ok()
+                .map(|attrs| (p.peer, attrs.clone(), p.next_hop))
+        });
+        let Some(entry) = self.table.get_mut(&prefix) else {
+            return false;
+        };
         entry.selected = selected;
         if entry.told != told {
             entry.told = told;

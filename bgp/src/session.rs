@@ -230,7 +230,11 @@ impl Session {
         self.running = false;
         let notification = Notification::from(cease);
         for connection in std::mem::take(&mut self.connections) {
-            self.send(connection.id, &Message::Notification(notification.clone()), connection.options);
+            self.send(
+                connection.id,
+                &Message::Notification(notification.clone()),
+                connection.options,
+            );
             self.outputs.push_back(Output::Close(connection.id));
         }
         self.halt(DownReason::Stopped(cease), false, now);
@@ -276,13 +280,19 @@ impl Session {
     /// The peer has connected to us.
     pub fn handle_incoming(&mut self, id: ConnectionId, now: Instant) {
         if !self.running {
-            let options = Options { as4: false, ibgp: false };
+            let options = Options {
+                as4: false,
+                ibgp: false,
+            };
             self.send(id, &Message::Notification(Cease::ConnectionRejected.into()), options);
             self.outputs.push_back(Output::Close(id));
             return;
         }
         // A second connection of the peer means that it has given up the first.
-        let stale = self.connections.iter().position(|c| c.incoming && c.phase != Phase::Established);
+        let stale = self
+            .connections
+            .iter()
+            .position(|c| c.incoming && c.phase != Phase::Established);
         if let Some(stale) = stale {
             let old = self.connections.swap_remove(stale);
             self.outputs.push_back(Output::Close(old.id));
@@ -311,7 +321,9 @@ impl Session {
 
     /// A connection was closed by the other side or broke.
     pub fn handle_closed(&mut self, id: ConnectionId, error: &str, now: Instant) {
-        let Some(index) = self.connections.iter().position(|c| c.id == id) else { return };
+        let Some(index) = self.connections.iter().position(|c| c.id == id) else {
+            return;
+        };
         let connection = self.connections.swap_remove(index);
         let reason = DownReason::ConnectionClosed(error.to_owned());
         self.outputs.push_back(Output::Close(id));
@@ -335,8 +347,12 @@ impl Session {
                 self.update_state(now);
             }
         }
-        let expired: Vec<ConnectionId> =
-            self.connections.iter().filter(|c| c.hold_at.is_some_and(|at| at <= now)).map(|c| c.id).collect();
+        let expired: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|c| c.hold_at.is_some_and(|at| at <= now))
+            .map(|c| c.id)
+            .collect();
         for id in expired {
             self.expire(id, now);
         }
@@ -417,12 +433,13 @@ impl Session {
 
     fn our_open(&self) -> Open {
         let config = &self.config;
-        let mut capabilities: Vec<Capability> =
-            config.families.iter().map(|f| Capability::Multiprotocol(*f)).collect();
+        let mut capabilities: Vec<Capability> = config.families.iter().map(|f| Capability::Multiprotocol(*f)).collect();
         capabilities.push(Capability::RouteRefresh);
         if let Some(restart_time) = config.restart_time {
-            let families =
-                config.families.iter().map(|f| GracefulFamily { family: *f, forwarding: self.forwarding_kept });
+            let families = config.families.iter().map(|f| GracefulFamily {
+                family: *f,
+                forwarding: self.forwarding_kept,
+            });
             capabilities.push(Capability::GracefulRestart(GracefulRestart {
                 restarted: self.restarting,
                 restart_time,
@@ -440,7 +457,9 @@ impl Session {
 
     fn handle_message(&mut self, id: ConnectionId, message: Message, now: Instant) {
         self.counters.messages_in += 1;
-        let Some(phase) = self.connection(id).map(|c| c.phase) else { return };
+        let Some(phase) = self.connection(id).map(|c| c.phase) else {
+            return;
+        };
         match (phase, message) {
             (_, Message::Notification(notification)) => {
                 self.counters.notifications_in += 1;
@@ -456,7 +475,7 @@ impl Session {
                 self.arm_hold(id, now);
                 self.outputs.push_back(match update.end_of_rib() {
                     Some(family) => Output::EndOfRib(family),
-                    None => Output::Update(Box::new(update)),
+                    None => Output::Update(update),
                 });
             }
             (Phase::Established, Message::RouteRefresh(family)) => {
@@ -478,9 +497,15 @@ impl Session {
             return self.fail(id, Notification::open(3, &u32::from(open.router_id).to_be_bytes()), now);
         }
         if let Some(loser) = self.collision(id, &open, now) {
-            let Some(connection) = self.connection(loser) else { return };
+            let Some(connection) = self.connection(loser) else {
+                return;
+            };
             let (options, was) = (connection.options, connection.phase);
-            self.send(loser, &Message::Notification(Cease::CollisionResolution.into()), options);
+            self.send(
+                loser,
+                &Message::Notification(Cease::CollisionResolution.into()),
+                options,
+            );
             self.drop_connection(loser);
             if was == Phase::Established {
                 self.down(DownReason::PeerRestarted, true, now);
@@ -508,7 +533,10 @@ impl Session {
     /// The connection to close, if the OPEN on `id` shows that there is one too many (RFC 4271 section 6.8).
     fn collision(&self, id: ConnectionId, open: &Open, now: Instant) -> Option<ConnectionId> {
         let incoming = self.connections.iter().find(|c| c.id == id)?.incoming;
-        let other = self.connections.iter().find(|c| c.id != id && c.phase != Phase::OpenSent)?;
+        let other = self
+            .connections
+            .iter()
+            .find(|c| c.id != id && c.phase != Phase::OpenSent)?;
         if other.phase == Phase::Established {
             let age = self.established_at.map(|at| now.saturating_duration_since(at));
             let graceful = self.negotiated.as_ref().is_some_and(|n| n.graceful.is_some());
@@ -546,10 +574,18 @@ impl Session {
             self.outputs.push_back(Output::AbortConnect);
         }
         // Whatever else is still opening has lost (RFC 4271 section 6.8).
-        let others: Vec<(ConnectionId, Options)> =
-            self.connections.iter().filter(|c| c.id != id).map(|c| (c.id, c.options)).collect();
+        let others: Vec<(ConnectionId, Options)> = self
+            .connections
+            .iter()
+            .filter(|c| c.id != id)
+            .map(|c| (c.id, c.options))
+            .collect();
         for (other, options) in others {
-            self.send(other, &Message::Notification(Cease::CollisionResolution.into()), options);
+            self.send(
+                other,
+                &Message::Notification(Cease::CollisionResolution.into()),
+                options,
+            );
             self.drop_connection(other);
         }
         self.retry_at = None;
@@ -566,7 +602,12 @@ impl Session {
             Phase::OpenSent => OPEN_HOLD_TIME.as_secs() as u16,
             Phase::OpenConfirm | Phase::Established => connection.hold_time,
         };
-        self.fail_because(id, Notification::hold_timer_expired(), DownReason::HoldTimer { seconds }, now);
+        self.fail_because(
+            id,
+            Notification::hold_timer_expired(),
+            DownReason::HoldTimer { seconds },
+            now,
+        );
     }
 
     fn fail(&mut self, id: ConnectionId, notification: Notification, now: Instant) {
@@ -605,7 +646,11 @@ impl Session {
         self.last_error = Some(reason.clone());
         if self.negotiated.take().is_some() {
             // A session that worked for a while starts over with short waits.
-            if self.established_at.take().is_some_and(|at| now.saturating_duration_since(at) > MAX_BACKOFF) {
+            if self
+                .established_at
+                .take()
+                .is_some_and(|at| now.saturating_duration_since(at) > MAX_BACKOFF)
+            {
                 self.failures = 0;
             }
             self.outputs.push_back(Output::Down { reason, restarting });
@@ -658,11 +703,15 @@ impl Session {
             (true, false) => State::Active,
             (true, true) => State::Connect,
         };
-        let state = self.connections.iter().map(|c| c.phase.state()).max().unwrap_or(waiting);
+        let state = self
+            .connections
+            .iter()
+            .map(|c| c.phase.state())
+            .max()
+            .unwrap_or(waiting);
         if state != self.state {
             self.state = state;
             self.since = now;
         }
     }
 }
-

@@ -42,7 +42,7 @@ pub enum Message {
     /// RFC 4271 section 4.2.
     Open(Open),
     /// RFC 4271 section 4.3.
-    Update(Update),
+    Update(Box<Update>),
     /// RFC 4271 section 4.5.
     Notification(Notification),
     /// RFC 4271 section 4.4.
@@ -73,7 +73,11 @@ pub enum Kind {
 pub fn frame(buf: &mut BytesMut) -> Result<Option<(Kind, Bytes)>, Notification> {
     if buf.len() < HEADER_LEN {
         // A bad marker is worth telling before the rest of a header that may never come.
-        return if buf.iter().take(16).all(|b| *b == 0xff) { Ok(None) } else { Err(Notification::not_synchronized()) };
+        return if buf.iter().take(16).all(|b| *b == 0xff) {
+            Ok(None)
+        } else {
+            Err(Notification::not_synchronized())
+        };
     }
     if buf[..16].iter().any(|b| *b != 0xff) {
         return Err(Notification::not_synchronized());
@@ -106,6 +110,12 @@ pub fn frame(buf: &mut BytesMut) -> Result<Option<(Kind, Bytes)>, Notification> 
     Ok(Some((kind, message)))
 }
 
+impl From<Update> for Message {
+    fn from(update: Update) -> Self {
+        Message::Update(Box::new(update))
+    }
+}
+
 impl Message {
     /// Reads the body of a message that [`frame`] cut out.
     ///
@@ -114,13 +124,14 @@ impl Message {
     pub fn decode(kind: Kind, body: &[u8], options: Options) -> Result<Message, Notification> {
         match kind {
             Kind::Open => open::decode(body).map(Message::Open),
-            Kind::Update => update::decode(body, options).map(Message::Update),
+            Kind::Update => update::decode(body, options).map(Message::from),
             Kind::Notification => Ok(Message::Notification(notification::decode(body))),
             Kind::Keepalive => Ok(Message::Keepalive),
             Kind::RouteRefresh => match body {
-                [a, b, _, safi] => {
-                    Ok(Message::RouteRefresh(Family::from_wire(u16::from_be_bytes([*a, *b]), *safi)))
-                }
+                [a, b, _, safi] => Ok(Message::RouteRefresh(Family::from_wire(
+                    u16::from_be_bytes([*a, *b]),
+                    *safi,
+                ))),
                 _ => Err(Notification::bad_length((body.len() + HEADER_LEN) as u16)),
             },
         }

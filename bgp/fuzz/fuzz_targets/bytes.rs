@@ -13,7 +13,9 @@ use margay_bgp::session::{ConnectionId, Output, Session, SessionConfig};
 
 /// Runs one input; true when it got a session established.
 pub(super) fn run(data: &[u8]) -> bool {
-    let Some((cut, mut stream)) = data.split_first() else { return false };
+    let Some((cut, mut stream)) = data.split_first() else {
+        return false;
+    };
     let mut now = Instant::now();
     let mut session = Session::new(
         SessionConfig {
@@ -41,7 +43,10 @@ pub(super) fn run(data: &[u8]) -> bool {
         next_hop_ipv6: None,
         next_hop_self: false,
     };
-    let (source, sink) = (rib.add_peer(peer([10, 0, 0, 1], 65201)), rib.add_peer(peer([10, 0, 1, 1], 65202)));
+    let (source, sink) = (
+        rib.add_peer(peer([10, 0, 0, 1], 65201)),
+        rib.add_peer(peer([10, 0, 1, 1], 65202)),
+    );
     session.start(now);
     session.handle_connected(ConnectionId(1), now);
     let mut established = false;
@@ -64,7 +69,14 @@ pub(super) fn run(data: &[u8]) -> bool {
                         options: up.options,
                         graceful: up.graceful,
                     };
-                    rib.peer_up(sink, PeerUp { local_addr: [10, 0, 1, 2].into(), ..up.clone() }, now);
+                    rib.peer_up(
+                        sink,
+                        PeerUp {
+                            local_addr: [10, 0, 1, 2].into(),
+                            ..up.clone()
+                        },
+                        now,
+                    );
                     rib.peer_up(source, up, now);
                 }
                 Output::Update(update) => rib.update(source, *update),
@@ -78,7 +90,10 @@ pub(super) fn run(data: &[u8]) -> bool {
         while rib.poll_fib().is_some() {}
         for id in [source, sink] {
             while rib.has_messages(id) {
-                assert!(rib.poll_messages(id, 16).iter().all(|m| m.len() <= 4096), "a message too long to send");
+                assert!(
+                    rib.poll_messages(id, 16).iter().all(|m| m.len() <= 4096),
+                    "a message too long to send"
+                );
             }
         }
     }
@@ -94,11 +109,27 @@ fn rib() -> Rib {
         graceful_restart: true,
         stale_routes_time: Duration::from_secs(60),
     });
-    let connected = |prefix: &str, oif| UnderlayRoute { prefix: prefix.parse().expect("a prefix"), via: None, oif };
-    let local = |addr: &str, oif| LocalAddress { addr: addr.parse().expect("an address"), oif };
+    let connected = |prefix: &str, oif| UnderlayRoute {
+        prefix: prefix.parse().expect("a prefix"),
+        via: None,
+        oif,
+    };
+    let local = |addr: &str, oif| LocalAddress {
+        addr: addr.parse().expect("an address"),
+        oif,
+    };
     rib.set_topology(Topology {
-        routes: vec![connected("10.0.0.0/24", 1), connected("10.0.1.0/24", 2), connected("fd00::/64", 1)],
-        addresses: vec![local("10.0.0.2", 1), local("10.0.1.2", 2), local("fd00::2", 1), local("fd00:1::2", 2)],
+        routes: vec![
+            connected("10.0.0.0/24", 1),
+            connected("10.0.1.0/24", 2),
+            connected("fd00::/64", 1),
+        ],
+        addresses: vec![
+            local("10.0.0.2", 1),
+            local("10.0.1.2", 2),
+            local("fd00::2", 1),
+            local("fd00:1::2", 2),
+        ],
     });
     rib
 }

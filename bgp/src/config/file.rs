@@ -106,11 +106,23 @@ control: /run/margay/bgp.sock
     #[test]
     fn faults_name_the_field() {
         let cases = [
-            (SOUND.replace("remote_as: 65201, import", "remote_az: 1, import"), "remote_az"),
+            (
+                SOUND.replace("remote_as: 65201, import", "remote_az: 1, import"),
+                "remote_az",
+            ),
             (SOUND.replace("local_as: 65301", "local_as: many"), "many"),
-            (SOUND.replace("10.244.1.0/26", "10.244.1.3/26"), "networks[0].prefix: 10.244.1.3/26 has host bits"),
-            (SOUND.replace("export: own", "export: none"), "peers[0].export: there is no filter \"none\""),
-            (format!("{SOUND}kernel: {{protocol: 2}}\n"), "kernel.protocol: 2 belongs to the kernel"),
+            (
+                SOUND.replace("10.244.1.0/26", "10.244.1.3/26"),
+                "networks[0].prefix: 10.244.1.3/26 has host bits",
+            ),
+            (
+                SOUND.replace("export: own", "export: none"),
+                "peers[0].export: there is no filter \"none\"",
+            ),
+            (
+                format!("{SOUND}kernel: {{protocol: 2}}\n"),
+                "kernel.protocol: 2 belongs to the kernel",
+            ),
         ];
         for (text, expected) in cases {
             let message = File::parse(&text).unwrap_err().to_string();

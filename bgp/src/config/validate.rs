@@ -35,7 +35,10 @@ struct Faults(Vec<ConfigError>);
 
 impl Faults {
     fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.0.push(ConfigError { field: field.into(), message: message.into() });
+        self.0.push(ConfigError {
+            field: field.into(),
+            message: message.into(),
+        });
     }
 }
 
@@ -50,30 +53,46 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigErrors> {
     for (i, peer) in config.peers.iter().enumerate() {
         let field = format!("peers[{i}]");
         if !addresses.insert(peer.address) {
-            let message = format!("{} is the address of another peer too; remove one of the two", peer.address);
+            let message = format!(
+                "{} is the address of another peer too; remove one of the two",
+                peer.address
+            );
             faults.add(format!("{field}.address"), message);
         }
         check_peer(config, &field, peer, &mut faults);
     }
-    if faults.0.is_empty() { Ok(()) } else { Err(ConfigErrors(faults.0)) }
+    if faults.0.is_empty() {
+        Ok(())
+    } else {
+        Err(ConfigErrors(faults.0))
+    }
 }
 
 fn speaker(config: &Config, faults: &mut Faults) {
     asn("local_as", config.local_as, faults);
     let id = config.router_id;
     if id.is_unspecified() || id.is_multicast() || id.is_broadcast() {
-        faults.add("router_id", format!("{id} cannot identify a router; use an IPv4 address of this one"));
+        faults.add(
+            "router_id",
+            format!("{id} cannot identify a router; use an IPv4 address of this one"),
+        );
     }
     hold_time("hold_time", config.hold_time, faults);
     if config.connect_retry_time == 0 {
-        faults.add("connect_retry_time", "0 would retry without a pause; use at least 1 second");
+        faults.add(
+            "connect_retry_time",
+            "0 would retry without a pause; use at least 1 second",
+        );
     }
     if config.max_paths == 0 {
         faults.add("max_paths", "0 would use no path at all; use 1 to switch multipath off");
     }
     let graceful = config.graceful_restart;
     if graceful.restart_time > 4095 {
-        let message = format!("{} does not fit RFC 4724's 12 bits; use at most 4095", graceful.restart_time);
+        let message = format!(
+            "{} does not fit RFC 4724's 12 bits; use at most 4095",
+            graceful.restart_time
+        );
         faults.add("graceful_restart.restart_time", message);
     }
     let mut listen = HashSet::new();
@@ -102,7 +121,13 @@ fn check_peer(config: &Config, field: &str, peer: &PeerConfig, faults: &mut Faul
         faults.add(&address, format!("{} is not the address of one router", peer.address));
     }
     if is_link_local(&peer.address) {
-        faults.add(&address, format!("{} is link-local, which needs an interface; use a global address", peer.address));
+        faults.add(
+            &address,
+            format!(
+                "{} is link-local, which needs an interface; use a global address",
+                peer.address
+            ),
+        );
     }
     if peer.port == 0 {
         faults.add(format!("{field}.port"), "0 is not a port; leave the field out for 179");
@@ -113,19 +138,31 @@ fn check_peer(config: &Config, field: &str, peer: &PeerConfig, faults: &mut Faul
     if let Some(local) = peer.local_address {
         let name = format!("{field}.local_address");
         if Family::of_addr(&local) != Family::of_addr(&peer.address) {
-            faults.add(name, format!("{local} is not of the family of the peer's address {}", peer.address));
+            faults.add(
+                name,
+                format!("{local} is not of the family of the peer's address {}", peer.address),
+            );
         } else if local == peer.address {
-            faults.add(name, format!("{local} is the peer's own address; use one of this router"));
+            faults.add(
+                name,
+                format!("{local} is the peer's own address; use one of this router"),
+            );
         }
     }
     if peer.families.is_empty() {
-        faults.add(format!("{field}.families"), "no family is offered; name ipv4, ipv6 or both, or leave it out");
+        faults.add(
+            format!("{field}.families"),
+            "no family is offered; name ipv4, ipv6 or both, or leave it out",
+        );
     }
     if peer.families.iter().collect::<HashSet<_>>().len() < peer.families.len() {
         faults.add(format!("{field}.families"), "a family is named twice; remove one");
     }
     if peer.multihop == Some(0) {
-        faults.add(format!("{field}.multihop"), "0 hops reach nothing; use 1 to 255 or leave it out");
+        faults.add(
+            format!("{field}.multihop"),
+            "0 hops reach nothing; use 1 to 255 or leave it out",
+        );
     }
     if peer.multihop.is_some() && peer.remote_as == config.local_as {
         let message = "an iBGP peer may be any number of hops away; leave the field out";
@@ -152,32 +189,47 @@ fn check_range(field: &str, range: &PrefixRange, faults: &mut Faults) {
     let (own, bits) = (range.prefix.prefix(), Family::of(&range.prefix).bits());
     for (name, value) in [("ge", range.ge), ("le", range.le)] {
         if let Some(value) = value.filter(|v| *v < own || *v > bits) {
-            let message = format!("{value} is outside of {own} to {bits}, the lengths inside {}", range.prefix);
+            let message = format!(
+                "{value} is outside of {own} to {bits}, the lengths inside {}",
+                range.prefix
+            );
             faults.add(format!("{field}.{name}"), message);
         }
     }
     if let (Some(ge), Some(le)) = (range.ge, range.le)
         && ge > le
     {
-        faults.add(format!("{field}.ge"), format!("{ge} is longer than le, {le}, so nothing can match; swap them"));
+        faults.add(
+            format!("{field}.ge"),
+            format!("{ge} is longer than le, {le}, so nothing can match; swap them"),
+        );
     }
 }
 
 fn asn(field: &str, asn: u32, faults: &mut Faults) {
     if matches!(asn, 0 | 23456 | u32::MAX) {
-        faults.add(field, format!("AS {asn} is reserved (RFC 7607, 6793, 7300); use the number of a real AS"));
+        faults.add(
+            field,
+            format!("AS {asn} is reserved (RFC 7607, 6793, 7300); use the number of a real AS"),
+        );
     }
 }
 
 fn hold_time(field: &str, seconds: u16, faults: &mut Faults) {
     if matches!(seconds, 1 | 2) {
-        faults.add(field, format!("{seconds} s is too short for RFC 4271; use 0 (never) or at least 3"));
+        faults.add(
+            field,
+            format!("{seconds} s is too short for RFC 4271; use 0 (never) or at least 3"),
+        );
     }
 }
 
 fn host_bits(field: &str, prefix: ipnetwork::IpNetwork, faults: &mut Faults) {
     if canonical(prefix) != prefix {
-        faults.add(field, format!("{prefix} has host bits; did you mean {}?", canonical(prefix)));
+        faults.add(
+            field,
+            format!("{prefix} has host bits; did you mean {}?", canonical(prefix)),
+        );
     }
 }
 
@@ -201,7 +253,10 @@ mod tests {
     }
 
     fn faults(config: &Config) -> Vec<String> {
-        config.validate().err().map_or_else(Vec::new, |e| e.0.iter().map(|e| e.field.clone()).collect())
+        config
+            .validate()
+            .err()
+            .map_or_else(Vec::new, |e| e.0.iter().map(|e| e.field.clone()).collect())
     }
 
     #[test]
@@ -228,7 +283,11 @@ mod tests {
             "bad".into(),
             Filter {
                 rules: vec![Rule {
-                    prefixes: vec![PrefixRange { prefix: "10.0.0.0/8".parse().unwrap(), ge: Some(33), le: None }],
+                    prefixes: vec![PrefixRange {
+                        prefix: "10.0.0.0/8".parse().unwrap(),
+                        ge: Some(33),
+                        le: None,
+                    }],
                     source: None,
                     communities: vec![],
                     as_path_prefix: vec![],
@@ -250,6 +309,9 @@ mod tests {
         ];
         assert_eq!(faults(&config), expected);
         let text = config.validate().unwrap_err().to_string();
-        assert!(text.contains("networks[0].prefix: 10.244.0.1/26 has host bits; did you mean 10.244.0.0/26?"), "{text}");
+        assert!(
+            text.contains("networks[0].prefix: 10.244.0.1/26 has host bits; did you mean 10.244.0.0/26?"),
+            "{text}"
+        );
     }
 }

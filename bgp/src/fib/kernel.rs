@@ -38,7 +38,11 @@ pub struct KernelConfig {
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        KernelConfig { table: margay_netlink::table::MAIN, protocol: 77, metric: 32 }
+        KernelConfig {
+            table: margay_netlink::table::MAIN,
+            protocol: 77,
+            metric: 32,
+        }
     }
 }
 
@@ -83,13 +87,19 @@ impl KernelFib {
             ..RouteFilter::default()
         };
         let routes = self.handle.routes(filter).await?;
-        self.installed = routes.into_iter().map(|r| (r.dst, convert::from_kernel(&r, &self.config))).collect();
+        self.installed = routes
+            .into_iter()
+            .map(|r| (r.dst, convert::from_kernel(&r, &self.config)))
+            .collect();
         Ok(())
     }
 
     async fn read_topology(&self) -> margay_netlink::Result<Topology> {
         let addrs = self.handle.addrs().await?;
-        let filter = RouteFilter { table: Some(margay_netlink::table::MAIN), ..RouteFilter::default() };
+        let filter = RouteFilter {
+            table: Some(margay_netlink::table::MAIN),
+            ..RouteFilter::default()
+        };
         let routes = self.handle.routes(filter).await?;
         Ok(convert::topology(&addrs, &routes, self.config.protocol))
     }
@@ -198,7 +208,9 @@ impl KernelFib {
                 None => std::future::pending().await,
             }
         };
-        let Some(monitor) = &mut self.monitor else { return std::future::pending().await };
+        let Some(monitor) = &mut self.monitor else {
+            return std::future::pending().await;
+        };
         let event = tokio::select! {
             event = monitor.next() => event,
             () = timer => {
@@ -230,9 +242,15 @@ impl Fib for KernelFib {
         self.topology = self.read_topology().await.map_err(io::Error::other)?;
         let kept = self.installed.len();
         if kept > 0 {
-            info!(routes = kept, "found routes of an earlier run; keeping them until peers have spoken");
+            info!(
+                routes = kept,
+                "found routes of an earlier run; keeping them until peers have spoken"
+            );
         }
-        Ok(Started { topology: self.topology.clone(), restored: kept > 0 })
+        Ok(Started {
+            topology: self.topology.clone(),
+            restored: kept > 0,
+        })
     }
 
     async fn apply(&mut self, batch: FibBatch) {

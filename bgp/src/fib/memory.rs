@@ -28,7 +28,11 @@ impl MemoryFib {
     /// An empty forwarding plane on these networks.
     pub fn new(topology: Topology) -> Self {
         let (topology, changes) = watch::channel(topology);
-        MemoryFib { state: Arc::default(), topology, changes }
+        MemoryFib {
+            state: Arc::default(),
+            topology,
+            changes,
+        }
     }
 
     /// What is forwarded now.
@@ -55,7 +59,10 @@ impl Fib for MemoryFib {
     async fn start(&mut self) -> io::Result<Started> {
         self.state().wanted.clear();
         let topology = self.changes.borrow_and_update().clone();
-        Ok(Started { topology, restored: !self.state().routes.is_empty() })
+        Ok(Started {
+            topology,
+            restored: !self.state().routes.is_empty(),
+        })
     }
 
     async fn apply(&mut self, batch: FibBatch) {
@@ -76,7 +83,11 @@ impl Fib for MemoryFib {
             }
         }
         if batch.complete {
-            let State { routes, wanted, removed } = state;
+            let State {
+                routes,
+                wanted,
+                removed,
+            } = state;
             removed.extend(routes.keys().filter(|p| !wanted.contains_key(*p)));
             routes.retain(|prefix, _| wanted.contains_key(prefix));
         }

@@ -28,11 +28,16 @@ pub(super) struct Candidate<'a> {
 /// The best path's peer first, then those of equal paths to use beside it, at most `max_paths` together.
 pub(super) fn select(mut paths: Vec<Candidate<'_>>, max_paths: usize, relax: bool) -> SmallVec<[PeerId; 4]> {
     keep_best(&mut paths, |c| Reverse(c.local));
-    keep_best(&mut paths, |c| Reverse(c.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)));
+    keep_best(&mut paths, |c| {
+        Reverse(c.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF))
+    });
     keep_best(&mut paths, |c| c.attributes.as_path.length());
     keep_best(&mut paths, |c| c.attributes.origin);
     // MEDs compare only between paths through the same neighbouring AS; without one counts as 0.
-    let meds: Vec<_> = paths.iter().map(|c| (c.attributes.as_path.neighbor_as(), med(c))).collect();
+    let meds: Vec<_> = paths
+        .iter()
+        .map(|c| (c.attributes.as_path.neighbor_as(), med(c)))
+        .collect();
     paths.retain(|c| {
         let neighbor = c.attributes.as_path.neighbor_as();
         !meds.iter().any(|(other, lower)| *other == neighbor && *lower < med(c))
@@ -43,9 +48,16 @@ pub(super) fn select(mut paths: Vec<Candidate<'_>>, max_paths: usize, relax: boo
         let originator = c.attributes.originator_id.unwrap_or(c.router_id);
         (originator, c.attributes.cluster_list.len(), c.address, c.peer)
     });
-    let Some(best) = paths.first() else { return SmallVec::new() };
+    let Some(best) = paths.first() else {
+        return SmallVec::new();
+    };
     let equal = |c: &&Candidate<'_>| relax || c.attributes.as_path == best.attributes.as_path;
-    paths.iter().filter(equal).take(if best.local { 1 } else { max_paths.max(1) }).map(|c| c.peer).collect()
+    paths
+        .iter()
+        .filter(equal)
+        .take(if best.local { 1 } else { max_paths.max(1) })
+        .map(|c| c.peer)
+        .collect()
 }
 
 fn med(candidate: &Candidate<'_>) -> u32 {

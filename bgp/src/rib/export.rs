@@ -19,33 +19,64 @@ impl Rib {
     /// Whether [`Rib::poll_messages`] has something for this peer.
     pub fn has_messages(&self, id: PeerId) -> bool {
         let markers_due = self.deferral.is_none();
-        self.peers.get(&id).is_some_and(|p| {
-            p.up.is_some() && (!p.pending.is_empty() || (markers_due && !p.owed_markers.is_empty()))
-        })
+        self.peers
+            .get(&id)
+            .is_some_and(|p| p.up.is_some() && (!p.pending.is_empty() || (markers_due && !p.owed_markers.is_empty())))
     }
 
     /// The next UPDATEs for a peer, made from at most `budget` prefixes: withdrawals, announcements, End-of-RIB.
     pub fn poll_messages(&mut self, id: PeerId, budget: usize) -> Vec<Bytes> {
-        let Rib { peers, table, config, attributes, resolver, deferral, .. } = self;
+        let Rib {
+            peers,
+            table,
+            config,
+            attributes,
+            resolver,
+            deferral,
+            ..
+        } = self;
         let sources: FxHashMap<PeerId, Source> = peers
             .iter()
-            .map(|(id, p)| (*id, if p.policy.remote_as == config.local_as { Source::Ibgp } else { Source::Ebgp }))
+            .map(|(id, p)| {
+                (
+                    *id,
+                    if p.policy.remote_as == config.local_as {
+                        Source::Ibgp
+                    } else {
+                        Source::Ebgp
+                    },
+                )
+            })
             .collect();
-        let Some(peer) = peers.get_mut(&id) else { return Vec::new() };
+        let Some(peer) = peers.get_mut(&id) else {
+            return Vec::new();
+        };
         let Some(up) = peer.up.clone() else { return Vec::new() };
-        let mut exporter =
-            Exporter { config, attributes, resolver, sources, made: FxHashMap::default(), local_only: deferral.is_some() };
+        let mut exporter = Exporter {
+            config,
+            attributes,
+            resolver,
+            sources,
+            made: FxHashMap::default(),
+            local_only: deferral.is_some(),
+        };
         let mut withdrawn: [Vec<IpNetwork>; 2] = Default::default();
         let mut announced: FxHashMap<Group, Vec<IpNetwork>> = FxHashMap::default();
         let mut order: Vec<(Group, Sent)> = Vec::new();
         for _ in 0..budget {
             let Some(prefix) = peer.pending.pop() else { break };
             let family = Family::of(&prefix);
-            let wanted = table.get(&prefix).and_then(|entry| exporter.export(id, peer, &up, &prefix, entry));
+            let wanted = table
+                .get(&prefix)
+                .and_then(|entry| exporter.export(id, peer, &up, &prefix, entry));
             match (wanted, peer.sent.get(&prefix)) {
                 (Some(new), Some(old)) if new == *old => {}
                 (Some(new), _) => {
-                    let group = Group { attributes: Arc::as_ptr(&new.attributes), next_hop: new.next_hop, family };
+                    let group = Group {
+                        attributes: Arc::as_ptr(&new.attributes),
+                        next_hop: new.next_hop,
+                        family,
+                    };
                     let members = announced.entry(group).or_default();
                     if members.is_empty() {
                         order.push((group, new.clone()));
@@ -74,7 +105,7 @@ impl Rib {
         }
         if peer.pending.is_empty() && deferral.is_none() {
             for family in std::mem::take(&mut peer.owed_markers) {
-                messages.push(Message::Update(Update::marker(family)).encode(up.options));
+                messages.push(Message::from(Update::marker(family)).encode(up.options));
             }
         }
         messages
@@ -86,7 +117,10 @@ impl Rib {
             peer.sent.retain(|prefix, _| Family::of(prefix) != family);
             let Rib { table, peers, .. } = self;
             if let Some(peer) = peers.get_mut(&id) {
-                table.keys().filter(|p| Family::of(p) == family).for_each(|p| peer.queue(*p));
+                table
+                    .keys()
+                    .filter(|p| Family::of(p) == family)
+                    .for_each(|p| peer.queue(*p));
             }
         }
     }
@@ -172,7 +206,10 @@ impl Exporter<'_> {
                 out
             }
         };
-        Some(Sent { attributes: exported, next_hop })
+        Some(Sent {
+            attributes: exported,
+            next_hop,
+        })
     }
 
     /// RFC 4271 section 5.1: what changes when a route leaves the AS, and what must be there inside it.
@@ -197,6 +234,9 @@ impl Exporter<'_> {
             Family::Ipv6 => peer.policy.next_hop_ipv6.map(IpAddr::V6),
         };
         let session = Some(up.local_addr).filter(|a| Family::of_addr(a) == family);
-        configured.or(session).or_else(|| self.resolver.sibling(up.local_addr, family)).map(NextHop::from)
+        configured
+            .or(session)
+            .or_else(|| self.resolver.sibling(up.local_addr, family))
+            .map(NextHop::from)
     }
 }

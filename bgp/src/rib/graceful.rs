@@ -35,7 +35,11 @@ impl Rib {
     /// We have restarted with the forwarding state kept: until every peer has sent End-of-RIB, or for `limit`, the
     /// FIB stays as it is and no learnt route is passed on.
     pub fn defer_selection(&mut self, limit: Duration, now: Instant) {
-        let mut deferral = Deferral { deadline: now + limit, waiting: BTreeSet::new(), any_peer: false };
+        let mut deferral = Deferral {
+            deadline: now + limit,
+            waiting: BTreeSet::new(),
+            any_peer: false,
+        };
         for (id, peer) in &self.peers {
             deferral.expect(*id, &peer.policy.families);
         }
@@ -58,7 +62,9 @@ impl Rib {
         if let Some(deferral) = &mut self.deferral {
             // A peer that restarts too would wait for us as we for it.
             let restarted = up.graceful.as_ref().is_some_and(|g| g.restarted);
-            deferral.waiting.retain(|(p, f)| *p != id || (up.families.contains(f) && !restarted));
+            deferral
+                .waiting
+                .retain(|(p, f)| *p != id || (up.families.contains(f) && !restarted));
         }
         peer.router_id = up.router_id;
         peer.local_addr = Some(up.local_addr);
@@ -83,7 +89,10 @@ impl Rib {
         peer.stale_deadline = None;
         let Some(up) = peer.up.take() else { return };
         let capability = up.graceful.filter(|_| graceful);
-        let kept: Vec<Family> = capability.iter().flat_map(|g| g.families.iter().map(|f| f.family)).collect();
+        let kept: Vec<Family> = capability
+            .iter()
+            .flat_map(|g| g.families.iter().map(|f| f.family))
+            .collect();
         if let Some(capability) = &capability
             && !kept.is_empty()
         {
@@ -91,7 +100,12 @@ impl Rib {
         }
         // Routes that were stale already have had their chance.
         self.remove_paths(|path, prefix| path.peer == id && (path.stale || !kept.contains(&Family::of(prefix))));
-        for path in self.table.values_mut().flat_map(|e| e.paths.iter_mut()).filter(|p| p.peer == id) {
+        for path in self
+            .table
+            .values_mut()
+            .flat_map(|e| e.paths.iter_mut())
+            .filter(|p| p.peer == id)
+        {
             path.stale = true;
         }
     }

@@ -52,10 +52,16 @@ impl Rib {
         if attributes.originator_id == Some(self.config.router_id) {
             return Err(Rejected::OriginatorLoop);
         }
-        let Some(peer) = self.peers.get(&id) else { return Err(Rejected::NoPolicy) };
+        let Some(peer) = self.peers.get(&id) else {
+            return Err(Rejected::NoPolicy);
+        };
         let ibgp = peer.policy.remote_as == self.config.local_as;
         let Some(filter) = &peer.policy.import else {
-            return if ibgp { Ok(attributes.clone()) } else { Err(Rejected::NoPolicy) };
+            return if ibgp {
+                Ok(attributes.clone())
+            } else {
+                Err(Rejected::NoPolicy)
+            };
         };
         let source = if ibgp { Source::Ibgp } else { Source::Ebgp };
         let changes = filter.evaluate(prefix, attributes, source).ok_or(Rejected::Filter)?;
@@ -80,7 +86,9 @@ impl Rib {
 
     /// Judges every received route to one prefix again.
     pub(super) fn import_prefix_again(&mut self, prefix: IpNetwork) {
-        let Some(entry) = self.table.get_mut(&prefix) else { return };
+        let Some(entry) = self.table.get_mut(&prefix) else {
+            return;
+        };
         let mut paths = std::mem::take(&mut entry.paths);
         for path in paths.iter_mut().filter(|p| p.peer != PeerId::LOCAL) {
             path.accepted = self.import(path.peer, &prefix, &path.received);

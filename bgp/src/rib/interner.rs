@@ -17,7 +17,10 @@ pub(super) struct Interner {
 
 impl Default for Interner {
     fn default() -> Self {
-        Interner { sets: FxHashSet::default(), sweep_at: FIRST_SWEEP }
+        Interner {
+            sets: FxHashSet::default(),
+            sweep_at: FIRST_SWEEP,
+        }
     }
 }
 
@@ -50,7 +53,10 @@ mod tests {
     #[test]
     fn equal_sets_are_shared_and_unused_ones_swept() {
         let mut interner = Interner::default();
-        let med = |med| PathAttributes { med: Some(med), ..PathAttributes::default() };
+        let med = |med| PathAttributes {
+            med: Some(med),
+            ..PathAttributes::default()
+        };
         let kept = interner.intern(med(1));
         assert!(Arc::ptr_eq(&kept, &interner.intern(med(1))));
         for i in 2..2000 {

@@ -22,7 +22,11 @@ impl HopKey {
     pub(super) fn new(next_hop: Option<NextHop>, oif: Option<u32>) -> Self {
         let link_local = next_hop.and_then(|n| n.link_local);
         let addr = next_hop.map(|n| n.addr);
-        HopKey { addr, link_local, oif: oif.filter(|_| link_local.is_some()) }
+        HopKey {
+            addr,
+            link_local,
+            oif: oif.filter(|_| link_local.is_some()),
+        }
     }
 }
 
@@ -61,7 +65,12 @@ impl Resolver {
         if self.topology == topology {
             return false;
         }
-        self.connected = topology.routes.iter().filter(|r| r.via.is_none()).map(|r| r.prefix).collect();
+        self.connected = topology
+            .routes
+            .iter()
+            .filter(|r| r.via.is_none())
+            .map(|r| r.prefix)
+            .collect();
         self.topology = topology;
         self.cache.clear();
         true
@@ -101,7 +110,8 @@ impl Resolver {
             self.cache.insert(key, resolved);
         }
         let inside = key.addr.is_some_and(|addr| covers(prefix, &host(addr)));
-        self.cached(&key).filter(|r| r.kind == Kind::Connected || !inside || r.matched.prefix() > prefix.prefix())
+        self.cached(&key)
+            .filter(|r| r.kind == Kind::Connected || !inside || r.matched.prefix() > prefix.prefix())
     }
 
     pub(super) fn cached(&self, key: &HopKey) -> Option<&Resolved> {
@@ -120,7 +130,12 @@ impl Resolver {
             let fixed = resolved.as_ref().is_some_and(|r| r.kind == Kind::Connected);
             !fixed && changed.iter().any(|p| p.prefix() >= matched && covers(p, &host(addr)))
         };
-        let keys: Vec<HopKey> = self.cache.iter().filter(|(k, r)| concerned(k, r)).map(|(k, _)| *k).collect();
+        let keys: Vec<HopKey> = self
+            .cache
+            .iter()
+            .filter(|(k, r)| concerned(k, r))
+            .map(|(k, _)| *k)
+            .collect();
         let mut moved = FxHashSet::default();
         for key in keys {
             let now = self.look_up(&key, routes);
@@ -138,18 +153,38 @@ impl Resolver {
             return None;
         }
         let on_link = |via: Ipv6Addr| {
-            let hop = FibHop { via: via.into(), oif: key.oif? };
-            Some(Resolved { hops: SmallVec::from_slice(&[hop]), cost: 0, matched: host(addr), kind: Kind::Connected })
+            let hop = FibHop {
+                via: via.into(),
+                oif: key.oif?,
+            };
+            Some(Resolved {
+                hops: SmallVec::from_slice(&[hop]),
+                cost: 0,
+                matched: host(addr),
+                kind: Kind::Connected,
+            })
         };
         if matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
             return on_link(key.link_local?);
         }
-        let underlay =
-            self.topology.routes.iter().filter(|r| covers(&r.prefix, &host(addr))).max_by_key(|r| r.prefix.prefix());
+        let underlay = self
+            .topology
+            .routes
+            .iter()
+            .filter(|r| covers(&r.prefix, &host(addr)))
+            .max_by_key(|r| r.prefix.prefix());
         if let Some(route) = underlay.filter(|r| r.via.is_none()) {
-            let hop = FibHop { via: addr, oif: route.oif };
+            let hop = FibHop {
+                via: addr,
+                oif: route.oif,
+            };
             let (hops, kind) = (SmallVec::from_slice(&[hop]), Kind::Connected);
-            return Some(Resolved { hops, cost: 0, matched: route.prefix, kind });
+            return Some(Resolved {
+                hops,
+                cost: 0,
+                matched: route.prefix,
+                kind,
+            });
         }
         let floor = underlay.map_or(0, |r| r.prefix.prefix() + 1);
         // A default route of ours resolves nothing: it would hide that a next hop is gone.
@@ -159,13 +194,24 @@ impl Resolver {
             .find_map(|p| routes.get(&p).map(|route| (p, route)));
         match (recursive, underlay) {
             (Some((_, FibRoute::Blackhole)), _) => None,
-            (Some((matched, FibRoute::Unicast(hops))), _) => {
-                Some(Resolved { hops: hops.clone(), cost: 10, matched, kind: Kind::Recursive })
-            }
+            (Some((matched, FibRoute::Unicast(hops))), _) => Some(Resolved {
+                hops: hops.clone(),
+                cost: 10,
+                matched,
+                kind: Kind::Recursive,
+            }),
             (None, Some(route)) => {
-                let hop = FibHop { via: route.via.unwrap_or(addr), oif: route.oif };
+                let hop = FibHop {
+                    via: route.via.unwrap_or(addr),
+                    oif: route.oif,
+                };
                 let (hops, kind) = (SmallVec::from_slice(&[hop]), Kind::Foreign);
-                Some(Resolved { hops, cost: 1, matched: route.prefix, kind })
+                Some(Resolved {
+                    hops,
+                    cost: 1,
+                    matched: route.prefix,
+                    kind,
+                })
             }
             (None, None) => key.link_local.and_then(on_link),
         }

@@ -22,14 +22,22 @@ fn ip(s: &str) -> IpAddr {
 }
 
 fn topology() -> Topology {
-    let connected = |p: &str, oif| UnderlayRoute { prefix: net(p), via: None, oif };
+    let connected = |p: &str, oif| UnderlayRoute {
+        prefix: net(p),
+        via: None,
+        oif,
+    };
     let addr = |a: &str, oif| LocalAddress { addr: ip(a), oif };
     Topology {
         routes: vec![
             connected("192.0.2.0/25", 1),
             connected("192.0.2.128/25", 2),
             connected("fd00:1::/64", 1),
-            UnderlayRoute { prefix: net("198.51.100.0/24"), via: Some(ip("192.0.2.200")), oif: 2 },
+            UnderlayRoute {
+                prefix: net("198.51.100.0/24"),
+                via: Some(ip("192.0.2.200")),
+                oif: 2,
+            },
         ],
         addresses: vec![addr("192.0.2.100", 1), addr("192.0.2.250", 2), addr("fd00:1::100", 1)],
     }
@@ -74,27 +82,49 @@ fn up(number: u8, ibgp: bool) -> PeerUp {
 fn announcement(prefix: IpNetwork, attributes: PathAttributes, next_hop: IpAddr) -> Update {
     let attributes = Some(attributes);
     match (prefix, next_hop) {
-        (IpNetwork::V4(_), IpAddr::V4(hop)) => {
-            Update { attributes, next_hop: Some(hop), nlri: vec![prefix], ..Update::default() }
-        }
+        (IpNetwork::V4(_), IpAddr::V4(hop)) => Update {
+            attributes,
+            next_hop: Some(hop),
+            nlri: vec![prefix],
+            ..Update::default()
+        },
         _ => {
-            let reach = MpReach { family: Family::of(&prefix), next_hop: next_hop.into(), nlri: vec![prefix] };
-            Update { attributes, mp_reach: Some(reach), ..Update::default() }
+            let reach = MpReach {
+                family: Family::of(&prefix),
+                next_hop: next_hop.into(),
+                nlri: vec![prefix],
+            };
+            Update {
+                attributes,
+                mp_reach: Some(reach),
+                ..Update::default()
+            }
         }
     }
 }
 
 fn withdrawal(prefix: IpNetwork) -> Update {
     match prefix {
-        IpNetwork::V4(_) => Update { withdrawn: vec![prefix], ..Update::default() },
-        IpNetwork::V6(_) => {
-            Update { mp_unreach: Some(MpUnreach { family: Family::Ipv6, nlri: vec![prefix] }), ..Update::default() }
-        }
+        IpNetwork::V4(_) => Update {
+            withdrawn: vec![prefix],
+            ..Update::default()
+        },
+        IpNetwork::V6(_) => Update {
+            mp_unreach: Some(MpUnreach {
+                family: Family::Ipv6,
+                nlri: vec![prefix],
+            }),
+            ..Update::default()
+        },
     }
 }
 
 fn path(asns: &[u32]) -> PathAttributes {
-    PathAttributes { origin: Origin::Igp, as_path: AsPath::sequence(asns), ..PathAttributes::default() }
+    PathAttributes {
+        origin: Origin::Igp,
+        as_path: AsPath::sequence(asns),
+        ..PathAttributes::default()
+    }
 }
 
 /// What a peer believes after reading everything it was sent.
@@ -103,11 +133,16 @@ fn drain(rib: &mut Rib, id: PeerId, view: &mut BTreeMap<IpNetwork, (PathAttribut
         for bytes in rib.poll_messages(id, 3) {
             let mut buf = BytesMut::from(&bytes[..]);
             let (kind, body) = wire::frame(&mut buf).unwrap().unwrap();
-            let Ok(Message::Update(update)) = Message::decode(kind, &body, Options { as4: true, ibgp }) else { panic!() };
+            let Ok(Message::Update(update)) = Message::decode(kind, &body, Options { as4: true, ibgp }) else {
+                panic!()
+            };
             assert_eq!(update.faults, []);
             let unreach = update.mp_unreach.into_iter().flat_map(|u| u.nlri);
             for prefix in update.withdrawn.into_iter().chain(unreach) {
-                assert!(view.remove(&prefix).is_some(), "{prefix} is withdrawn but was never announced");
+                assert!(
+                    view.remove(&prefix).is_some(),
+                    "{prefix} is withdrawn but was never announced"
+                );
             }
             let Some(attributes) = update.attributes else { continue };
             for prefix in update.nlri {
@@ -134,7 +169,14 @@ fn fib(rib: &mut Rib, state: &mut BTreeMap<IpNetwork, FibRoute>) {
 }
 
 fn unicast(hops: &[(&str, u32)]) -> FibRoute {
-    FibRoute::Unicast(hops.iter().map(|(via, oif)| FibHop { via: ip(via), oif: *oif }).collect())
+    FibRoute::Unicast(
+        hops.iter()
+            .map(|(via, oif)| FibHop {
+                via: ip(via),
+                oif: *oif,
+            })
+            .collect(),
+    )
 }
 
 #[test]
@@ -175,10 +217,17 @@ fn next_hops_resolve_through_statics_and_through_bgp_and_move_with_them() {
     rib.process();
     fib(&mut rib, &mut state);
     assert_eq!(state[&net("10.1.0.0/16")], unicast(&[("192.0.2.1", 1)]));
-    rib.update(a, announcement(net("203.0.113.0/25"), path(&[65001]), ip("192.0.2.130")));
+    rib.update(
+        a,
+        announcement(net("203.0.113.0/25"), path(&[65001]), ip("192.0.2.130")),
+    );
     rib.process();
     fib(&mut rib, &mut state);
-    assert_eq!(state[&net("10.1.0.0/16")], unicast(&[("192.0.2.130", 2)]), "a longer match wins");
+    assert_eq!(
+        state[&net("10.1.0.0/16")],
+        unicast(&[("192.0.2.130", 2)]),
+        "a longer match wins"
+    );
     rib.peer_down(a, false, now);
     rib.process();
     fib(&mut rib, &mut state);
@@ -217,16 +266,27 @@ fn connected_networks_stay_with_the_kernel() {
 #[test]
 fn without_a_policy_nothing_passes_over_ebgp_rfc8212() {
     let mut rib = rib();
-    let closed = PeerPolicy { import: None, export: None, ..policy(1, 65001) };
+    let closed = PeerPolicy {
+        import: None,
+        export: None,
+        ..policy(1, 65001)
+    };
     let a = rib.add_peer(closed.clone());
     rib.peer_up(a, up(1, false), Instant::now());
-    rib.set_networks(&[Originated { prefix: net("10.244.1.0/26"), blackhole: true, communities: vec![] }]);
+    rib.set_networks(&[Originated {
+        prefix: net("10.244.1.0/26"),
+        blackhole: true,
+        communities: vec![],
+    }]);
     rib.update(a, announcement(net("10.0.0.0/8"), path(&[65001]), ip("192.0.2.1")));
     rib.process();
     let (mut state, mut view) = (BTreeMap::new(), BTreeMap::new());
     fib(&mut rib, &mut state);
     drain(&mut rib, a, &mut view, false);
-    assert_eq!(state.into_iter().collect::<Vec<_>>(), [(net("10.244.1.0/26"), FibRoute::Blackhole)]);
+    assert_eq!(
+        state.into_iter().collect::<Vec<_>>(),
+        [(net("10.244.1.0/26"), FibRoute::Blackhole)]
+    );
     assert!(view.is_empty());
     let counts = rib.counts()[&a].clone();
     assert_eq!((counts.received, counts.accepted), (1, 0));
@@ -255,12 +315,25 @@ fn our_own_networks_are_not_taken_from_others() {
     let mut state = BTreeMap::new();
     fib(&mut rib, &mut state);
     assert!(state.contains_key(&own));
-    rib.set_networks(&[Originated { prefix: own, blackhole: false, communities: vec![] }]);
+    rib.set_networks(&[Originated {
+        prefix: own,
+        blackhole: false,
+        communities: vec![],
+    }]);
     rib.update(a, announcement(net("10.244.1.7/32"), path(&[65001]), ip("192.0.2.1")));
     rib.process();
     fib(&mut rib, &mut state);
-    assert_eq!(state.keys().copied().collect::<Vec<_>>(), [net("10.244.1.7/32")], "borrowed addresses are accepted");
-    let rejected: Vec<_> = rib.routes().iter().flat_map(|r| r.paths.clone()).filter_map(|p| p.rejected).collect();
+    assert_eq!(
+        state.keys().copied().collect::<Vec<_>>(),
+        [net("10.244.1.7/32")],
+        "borrowed addresses are accepted"
+    );
+    let rejected: Vec<_> = rib
+        .routes()
+        .iter()
+        .flat_map(|r| r.paths.clone())
+        .filter_map(|p| p.rejected)
+        .collect();
     assert_eq!(rejected, [Rejected::OwnNetwork]);
     rib.set_networks(&[]);
     rib.process();
@@ -277,10 +350,22 @@ fn well_known_communities_and_ibgp_rules_limit_where_a_route_goes() {
     for (id, (n, asn)) in ids.iter().zip(peers) {
         rib.peer_up(*id, up(n, asn == LOCAL_AS), now);
     }
-    let with = |c| PathAttributes { communities: vec![c], ..path(&[65001]) };
-    rib.update(ids[0], announcement(net("10.1.0.0/16"), with(Community::NO_EXPORT), ip("192.0.2.1")));
-    rib.update(ids[0], announcement(net("10.2.0.0/16"), with(Community::NO_ADVERTISE), ip("192.0.2.1")));
-    rib.update(ids[0], announcement(net("10.3.0.0/16"), path(&[65001]), ip("192.0.2.1")));
+    let with = |c| PathAttributes {
+        communities: vec![c],
+        ..path(&[65001])
+    };
+    rib.update(
+        ids[0],
+        announcement(net("10.1.0.0/16"), with(Community::NO_EXPORT), ip("192.0.2.1")),
+    );
+    rib.update(
+        ids[0],
+        announcement(net("10.2.0.0/16"), with(Community::NO_ADVERTISE), ip("192.0.2.1")),
+    );
+    rib.update(
+        ids[0],
+        announcement(net("10.3.0.0/16"), path(&[65001]), ip("192.0.2.1")),
+    );
     rib.update(ids[2], announcement(net("10.4.0.0/16"), path(&[]), ip("192.0.2.3")));
     rib.process();
     let mut told = ids.map(|id| {
@@ -294,7 +379,10 @@ fn well_known_communities_and_ibgp_rules_limit_where_a_route_goes() {
     assert_eq!(keys(&told[2]), ["10.1.0.0/16", "10.3.0.0/16"]);
     assert_eq!(keys(&told[3]), ["10.1.0.0/16", "10.3.0.0/16"]);
     let (attributes, next_hop) = told[1].remove(&net("10.3.0.0/16")).unwrap();
-    assert_eq!((attributes.as_path.to_string(), next_hop), ("64512 65001".into(), ip("192.0.2.100")));
+    assert_eq!(
+        (attributes.as_path.to_string(), next_hop),
+        ("64512 65001".into(), ip("192.0.2.100"))
+    );
     let (attributes, next_hop) = told[3].remove(&net("10.3.0.0/16")).unwrap();
     assert_eq!((attributes.local_pref, next_hop), (Some(100), ip("192.0.2.1")));
 }
@@ -304,7 +392,11 @@ fn ipv6_over_an_ipv4_session_gets_an_address_of_the_same_interface() {
     let mut rib = rib();
     let a = rib.add_peer(policy(1, 65001));
     rib.peer_up(a, up(1, false), Instant::now());
-    rib.set_networks(&[Originated { prefix: net("fd00:10:244::/64"), blackhole: false, communities: vec![] }]);
+    rib.set_networks(&[Originated {
+        prefix: net("fd00:10:244::/64"),
+        blackhole: false,
+        communities: vec![],
+    }]);
     rib.process();
     let mut view = BTreeMap::new();
     drain(&mut rib, a, &mut view, false);
@@ -323,7 +415,11 @@ fn ipv6_over_an_ipv4_session_gets_an_address_of_the_same_interface() {
 fn import_filters_change_and_reject() {
     let mut rib = rib();
     let rule = |prefix, action, set| Rule {
-        prefixes: vec![PrefixRange { prefix: net(prefix), ge: None, le: Some(32) }],
+        prefixes: vec![PrefixRange {
+            prefix: net(prefix),
+            ge: None,
+            le: Some(32),
+        }],
         source: None,
         communities: vec![],
         as_path_prefix: vec![],
@@ -332,12 +428,22 @@ fn import_filters_change_and_reject() {
     };
     let filter = Filter {
         rules: vec![
-            rule("10.1.0.0/16", Action::Accept, Changes { local_pref: Some(50), ..Changes::default() }),
+            rule(
+                "10.1.0.0/16",
+                Action::Accept,
+                Changes {
+                    local_pref: Some(50),
+                    ..Changes::default()
+                },
+            ),
             rule("10.0.0.0/8", Action::Accept, Changes::default()),
         ],
         default: Action::Reject,
     };
-    let a = rib.add_peer(PeerPolicy { import: Some(Arc::new(filter)), ..policy(1, 65001) });
+    let a = rib.add_peer(PeerPolicy {
+        import: Some(Arc::new(filter)),
+        ..policy(1, 65001)
+    });
     let b = rib.add_peer(policy(2, 65002));
     rib.peer_up(a, up(1, false), Instant::now());
     rib.peer_up(b, up(2, false), Instant::now());
@@ -348,7 +454,11 @@ fn import_filters_change_and_reject() {
     rib.process();
     let mut state = BTreeMap::new();
     fib(&mut rib, &mut state);
-    assert_eq!(state[&net("10.1.1.0/24")], unicast(&[("192.0.2.2", 1)]), "less preferred");
+    assert_eq!(
+        state[&net("10.1.1.0/24")],
+        unicast(&[("192.0.2.2", 1)]),
+        "less preferred"
+    );
     assert_eq!(state[&net("10.2.1.0/24")], unicast(&[("192.0.2.1", 1)]), "shorter");
     assert_eq!(state[&net("172.16.0.0/16")], unicast(&[("192.0.2.2", 1)]), "rejected");
 }
@@ -356,14 +466,30 @@ fn import_filters_change_and_reject() {
 // ---- The model ----
 
 const PEERS: [(u8, u32); 4] = [(1, 65001), (2, 65002), (130, 65003), (4, LOCAL_AS)];
-const PREFIXES: [&str; 6] =
-    ["10.0.0.0/24", "10.0.1.0/24", "10.244.0.0/26", "203.0.113.0/24", "203.0.113.64/26", "fd00:9::/48"];
+const PREFIXES: [&str; 6] = [
+    "10.0.0.0/24",
+    "10.0.1.0/24",
+    "10.244.0.0/26",
+    "203.0.113.0/24",
+    "203.0.113.64/26",
+    "fd00:9::/48",
+];
 const HOPS: [&str; 5] = ["192.0.2.1", "192.0.2.130", "198.51.100.5", "203.0.113.70", "100.64.0.1"];
 
 #[derive(Clone, Debug)]
 enum Op {
-    Announce { peer: usize, prefix: usize, path: Vec<u32>, hop: usize, med: Option<u32>, pref: Option<u32> },
-    Withdraw { peer: usize, prefix: usize },
+    Announce {
+        peer: usize,
+        prefix: usize,
+        path: Vec<u32>,
+        hop: usize,
+        med: Option<u32>,
+        pref: Option<u32>,
+    },
+    Withdraw {
+        peer: usize,
+        prefix: usize,
+    },
     Down(usize),
     Up(usize),
     Networks(BTreeSet<usize>),
@@ -383,6 +509,9 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Neighbours and their interfaces.
+type Hops = BTreeSet<(IpAddr, u32)>;
+
 #[derive(Default)]
 struct Model {
     routes: BTreeMap<(usize, usize), (PathAttributes, IpAddr)>,
@@ -392,7 +521,7 @@ struct Model {
 
 /// How the model reaches a next hop: interfaces only; 203.0.113.70 goes through whatever 203.0.113.* is.
 impl Model {
-    fn hops(&self, hop: IpAddr, depth: usize, of: usize) -> Option<(u32, BTreeSet<(IpAddr, u32)>)> {
+    fn hops(&self, hop: IpAddr, depth: usize, of: usize) -> Option<(u32, Hops)> {
         match hop.to_string().as_str() {
             "192.0.2.1" | "fd00:1::1" => Some((0, [(hop, 1)].into())),
             "192.0.2.130" => Some((0, [(hop, 2)].into())),
@@ -415,16 +544,17 @@ impl Model {
     }
 
     /// The best source, all used sources, and the interfaces' next hops.
-    fn decide(&self, prefix: usize, depth: usize) -> (Option<usize>, BTreeSet<usize>, BTreeSet<(IpAddr, u32)>) {
+    fn decide(&self, prefix: usize, depth: usize) -> (Option<usize>, BTreeSet<usize>, Hops) {
         if self.networks.contains(&prefix) {
             return (Some(9), BTreeSet::new(), BTreeSet::new());
         }
-        let mut left: Vec<(usize, &PathAttributes, u32, BTreeSet<(IpAddr, u32)>)> = Vec::new();
+        let mut left: Vec<(usize, &PathAttributes, u32, Hops)> = Vec::new();
         for ((peer, p), (attributes, hop)) in &self.routes {
-            if *p == prefix && !attributes.as_path.contains(LOCAL_AS) {
-                if let Some((cost, hops)) = self.hops(*hop, depth, prefix) {
-                    left.push((*peer, attributes, cost, hops));
-                }
+            if *p == prefix
+                && !attributes.as_path.contains(LOCAL_AS)
+                && let Some((cost, hops)) = self.hops(*hop, depth, prefix)
+            {
+                left.push((*peer, attributes, cost, hops));
             }
         }
         let top = left.iter().map(|r| r.1.local_pref.unwrap_or(100)).max();
@@ -457,10 +587,25 @@ fn run_against_model(ops: &[Op]) -> Result<(), TestCaseError> {
     let mut state = BTreeMap::new();
     for op in ops {
         match op {
-            Op::Announce { peer, prefix, path: asns, hop, med, pref } => {
+            Op::Announce {
+                peer,
+                prefix,
+                path: asns,
+                hop,
+                med,
+                pref,
+            } => {
                 let target = net(PREFIXES[*prefix]);
-                let hop = if target.is_ipv6() { ip("fd00:1::1") } else { ip(HOPS[*hop]) };
-                let attributes = PathAttributes { med: *med, local_pref: *pref, ..path(asns) };
+                let hop = if target.is_ipv6() {
+                    ip("fd00:1::1")
+                } else {
+                    ip(HOPS[*hop])
+                };
+                let attributes = PathAttributes {
+                    med: *med,
+                    local_pref: *pref,
+                    ..path(asns)
+                };
                 rib.update(ids[*peer], announcement(target, attributes.clone(), hop));
                 if model.up[*peer] {
                     model.routes.insert((*peer, *prefix), (attributes, hop));
@@ -485,7 +630,11 @@ fn run_against_model(ops: &[Op]) -> Result<(), TestCaseError> {
             Op::Networks(networks) => {
                 let list: Vec<Originated> = networks
                     .iter()
-                    .map(|n| Originated { prefix: net(PREFIXES[*n]), blackhole: true, communities: vec![] })
+                    .map(|n| Originated {
+                        prefix: net(PREFIXES[*n]),
+                        blackhole: true,
+                        communities: vec![],
+                    })
                     .collect();
                 rib.set_networks(&list);
                 model.networks = networks.clone();
@@ -499,12 +648,18 @@ fn run_against_model(ops: &[Op]) -> Result<(), TestCaseError> {
             let expected = match best {
                 Some(9) => Some(FibRoute::Blackhole),
                 _ if hops.is_empty() => None,
-                _ => Some(FibRoute::Unicast(hops.iter().map(|(via, oif)| FibHop { via: *via, oif: *oif }).collect())),
+                _ => Some(FibRoute::Unicast(
+                    hops.iter().map(|(via, oif)| FibHop { via: *via, oif: *oif }).collect(),
+                )),
             };
             prop_assert_eq!(state.get(&target), expected.as_ref(), "FIB of {} after {:?}", name, op);
             let route = rib.routes().into_iter().find(|r| r.prefix == target);
-            let chosen: BTreeSet<IpAddr> =
-                route.iter().flat_map(|r| &r.paths).filter(|p| p.used).filter_map(|p| p.peer).collect();
+            let chosen: BTreeSet<IpAddr> = route
+                .iter()
+                .flat_map(|r| &r.paths)
+                .filter(|p| p.used)
+                .filter_map(|p| p.peer)
+                .collect();
             let wanted: BTreeSet<IpAddr> = used.iter().map(|p| policy(PEERS[*p].0, 0).address).collect();
             prop_assert_eq!(chosen, wanted, "paths used for {} after {:?}", name, op);
             for (peer, view) in views.iter_mut().enumerate().filter(|(p, _)| model.up[*p]) {
@@ -515,11 +670,22 @@ fn run_against_model(ops: &[Op]) -> Result<(), TestCaseError> {
                     _ => None,
                 };
                 let want_path = sent.map(|from| {
-                    let learnt = if from == 9 { AsPath::default() } else { model.routes[&(from, prefix)].0.as_path.clone() };
+                    let learnt = if from == 9 {
+                        AsPath::default()
+                    } else {
+                        model.routes[&(from, prefix)].0.as_path.clone()
+                    };
                     if ibgp { learnt } else { learnt.prepended(LOCAL_AS) }
                 });
                 let have = view.get(&target).map(|(a, _)| a.as_path.clone());
-                prop_assert_eq!(have, want_path, "what peer {} was told of {} after {:?}", peer, name, op);
+                prop_assert_eq!(
+                    have,
+                    want_path,
+                    "what peer {} was told of {} after {:?}",
+                    peer,
+                    name,
+                    op
+                );
             }
         }
     }

@@ -103,7 +103,11 @@ impl Rib {
                     })
                     .collect();
                 paths.sort_by_key(|p| (!p.best, !p.used, p.peer));
-                RouteView { prefix: *prefix, paths, fib: self.desired.get(prefix).cloned() }
+                RouteView {
+                    prefix: *prefix,
+                    paths,
+                    fib: self.desired.get(prefix).cloned(),
+                }
             })
             .collect();
         routes.sort_by_key(|r| r.prefix);

@@ -79,14 +79,13 @@ pub(super) struct Core {
     pub(super) forwarding_kept: bool,
 }
 
-pub(super) async fn start(
-    config: Config,
-    mut fib: impl Fib,
-    commands: mpsc::Receiver<Command>,
-) -> Result<(), Error> {
+pub(super) async fn start(config: Config, mut fib: impl Fib, commands: mpsc::Receiver<Command>) -> Result<(), Error> {
     let mut listeners = Vec::new();
     for address in &config.listen {
-        let listener = super::io::listen(*address).map_err(|error| Error::Listen { address: *address, error })?;
+        let listener = super::io::listen(*address).map_err(|error| Error::Listen {
+            address: *address,
+            error,
+        })?;
         listeners.push((*address, listener));
     }
     let started = fib.start().await.map_err(Error::Fib)?;
@@ -101,7 +100,12 @@ pub(super) async fn start(
         rib.defer_selection(limit, now);
     }
     let mut core = Core {
-        config: Config { peers: Vec::new(), networks: Vec::new(), listen: Vec::new(), ..config.clone() },
+        config: Config {
+            peers: Vec::new(),
+            networks: Vec::new(),
+            listen: Vec::new(),
+            ..config.clone()
+        },
         rib,
         peers: BTreeMap::new(),
         listeners: BTreeMap::new(),
@@ -187,7 +191,11 @@ impl Core {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.peers.values().filter_map(|p| p.session.poll_timeout()).chain(self.rib.poll_timeout()).min()
+        self.peers
+            .values()
+            .filter_map(|p| p.session.poll_timeout())
+            .chain(self.rib.poll_timeout())
+            .min()
     }
 
     fn handle_timeouts(&mut self, now: Instant) {
@@ -228,9 +236,10 @@ impl Core {
             }
             Command::Peers(reply) => {
                 let mut counts = self.rib.counts();
-                let peers = self.peers.values().map(|p| {
-                    status::peer(&p.config, &p.session, counts.remove(&p.rib_id).unwrap_or_default(), now)
-                });
+                let peers = self
+                    .peers
+                    .values()
+                    .map(|p| status::peer(&p.config, &p.session, counts.remove(&p.rib_id).unwrap_or_default(), now));
                 let _ = reply.send(peers.collect());
             }
             Command::Routes(reply) => {
@@ -280,7 +289,9 @@ impl Core {
     }
 
     fn carry_out_one(&mut self, address: IpAddr, output: Output, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&address) else { return };
+        let Some(peer) = self.peers.get_mut(&address) else {
+            return;
+        };
         match output {
             Output::Connect => {
                 self.next_number += 1;
@@ -307,7 +318,9 @@ impl Core {
             }
             Output::Up(negotiated) => {
                 info!(peer = %address, asn = negotiated.remote_as, hold_time = negotiated.hold_time, "session established");
-                let Some(link) = self.links.get(&negotiated.connection) else { return };
+                let Some(link) = self.links.get(&negotiated.connection) else {
+                    return;
+                };
                 let up = PeerUp {
                     router_id: negotiated.router_id,
                     local_addr: link.local.ip(),
@@ -339,8 +352,12 @@ impl Core {
 
     /// Moves routes to a peer's writer while there is room; true when some were moved.
     fn send_routes(&mut self, address: IpAddr) -> bool {
-        let Some(peer) = self.peers.get_mut(&address) else { return false };
-        let Some(link) = peer.session.negotiated().and_then(|n| self.links.get(&n.connection)) else { return false };
+        let Some(peer) = self.peers.get_mut(&address) else {
+            return false;
+        };
+        let Some(link) = peer.session.negotiated().and_then(|n| self.links.get(&n.connection)) else {
+            return false;
+        };
         if link.queue.capacity() <= RESERVE || !self.rib.has_messages(peer.rib_id) {
             return false;
         }
@@ -377,14 +394,18 @@ impl Core {
     }
 
     fn dialled(&mut self, address: IpAddr, attempt: u64, result: io::Result<TcpStream>, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&address) else { return };
+        let Some(peer) = self.peers.get_mut(&address) else {
+            return;
+        };
         if peer.dialling.take_if(|(number, _)| *number == attempt).is_none() {
             return;
         }
         match result {
             Ok(stream) => {
                 let id = self.adopt(stream, address);
-                let Some(peer) = self.peers.get_mut(&address) else { return };
+                let Some(peer) = self.peers.get_mut(&address) else {
+                    return;
+                };
                 match id {
                     Some(id) => peer.session.handle_connected(id, now),
                     None => peer.session.handle_connect_failed("the connection broke at once", now),
@@ -423,7 +444,15 @@ impl Core {
         session.set_restarting(self.rib.is_deferring(), self.forwarding_kept);
         session.start(now);
         let rib_id = self.rib.add_peer(super::reconfigure::policy(&self.config, &config));
-        self.peers.insert(config.address, Peer { config, session, rib_id, dialling: None });
+        self.peers.insert(
+            config.address,
+            Peer {
+                config,
+                session,
+                rib_id,
+                dialling: None,
+            },
+        );
     }
 
     pub(super) fn remove_peer(&mut self, address: IpAddr, cease: Cease, now: Instant) {

@@ -50,19 +50,32 @@ impl Drop for Reader {
 }
 
 impl Link {
-    pub(super) fn start(id: ConnectionId, stream: TcpStream, peer: IpAddr, events: &mpsc::Sender<Event>) -> io::Result<Self> {
+    pub(super) fn start(
+        id: ConnectionId,
+        stream: TcpStream,
+        peer: IpAddr,
+        events: &mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
         let (read, write) = stream.into_split();
         let (queue, chunks) = mpsc::channel(WRITER_QUEUE);
         let reader = tokio::spawn(read_all(id, read, events.clone())).abort_handle();
         let writer = tokio::spawn(write_all(id, write, chunks, events.clone()));
-        Ok(Link { peer, local, queue, writer, reader: Reader(reader) })
+        Ok(Link {
+            peer,
+            local,
+            queue,
+            writer,
+            reader: Reader(reader),
+        })
     }
 
     /// Reads no more, and lets the writer finish what is queued and close; the task ends then.
     pub(super) fn finish(self) -> JoinHandle<()> {
-        let Link { writer, queue, reader, .. } = self;
+        let Link {
+            writer, queue, reader, ..
+        } = self;
         drop((queue, reader));
         writer
     }
@@ -151,7 +164,12 @@ pub(super) async fn dial(peer: PeerConfig, hops: Option<u32>, attempt: u64, even
         Ok(result) => result,
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            format!("no answer from {} port {} within {} s", peer.address, peer.port, CONNECT_TIMEOUT.as_secs()),
+            format!(
+                "no answer from {} port {} within {} s",
+                peer.address,
+                peer.port,
+                CONNECT_TIMEOUT.as_secs()
+            ),
         )),
     };
     let _ = events.send(Event::Dialled(peer.address, attempt, result)).await;

@@ -17,7 +17,10 @@ impl Core {
     pub(super) fn reconfigure(&mut self, config: Config, now: Instant) -> Result<(), Error> {
         let mut listeners = Vec::new();
         for address in config.listen.iter().filter(|a| !self.listeners.contains_key(a)) {
-            let listener = super::io::listen(*address).map_err(|error| Error::Listen { address: *address, error })?;
+            let listener = super::io::listen(*address).map_err(|error| Error::Listen {
+                address: *address,
+                error,
+            })?;
             listeners.push((*address, listener));
         }
         self.listeners.retain(|address, task| {
@@ -58,13 +61,20 @@ impl Core {
         }
         self.rib.set_config(rib_config(&self.config));
         self.rib.set_networks(&self.config.networks.clone());
-        let new: Vec<PeerConfig> =
-            self.config.peers.iter().filter(|p| !self.peers.contains_key(&p.address)).cloned().collect();
+        let new: Vec<PeerConfig> = self
+            .config
+            .peers
+            .iter()
+            .filter(|p| !self.peers.contains_key(&p.address))
+            .cloned()
+            .collect();
         new.into_iter().for_each(|peer| self.add_peer(peer, now));
     }
 
     fn needs_new_session(&self, address: IpAddr, new: &PeerConfig) -> bool {
-        let Some(peer) = self.peers.get(&address) else { return false };
+        let Some(peer) = self.peers.get(&address) else {
+            return false;
+        };
         let transport = |c: &PeerConfig| (c.port, c.local_address, c.multihop);
         *peer.session.config() != session_config(&self.config, new) || transport(&peer.config) != transport(new)
     }

@@ -178,11 +178,19 @@ pub(super) fn route(view: RouteView) -> RouteStatus {
         None => (None, Vec::new()),
         Some(FibRoute::Blackhole) => (Some("blackhole"), Vec::new()),
         Some(FibRoute::Unicast(hops)) => {
-            let hop = |h: &FibHop| HopStatus { via: h.via, interface: h.oif };
+            let hop = |h: &FibHop| HopStatus {
+                via: h.via,
+                interface: h.oif,
+            };
             (Some("unicast"), hops.iter().map(hop).collect())
         }
     };
-    RouteStatus { prefix: view.prefix, kind, next_hops, paths: view.paths.iter().map(path).collect() }
+    RouteStatus {
+        prefix: view.prefix,
+        kind,
+        next_hops,
+        paths: view.paths.iter().map(path).collect(),
+    }
 }
 
 fn path(view: &PathView) -> PathStatus {

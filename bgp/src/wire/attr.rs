@@ -165,7 +165,11 @@ impl Segment {
 impl AsPath {
     /// A path of one sequence.
     pub fn sequence(asns: &[u32]) -> Self {
-        if asns.is_empty() { AsPath::default() } else { AsPath(vec![Segment::Sequence(asns.to_vec())]) }
+        if asns.is_empty() {
+            AsPath::default()
+        } else {
+            AsPath(vec![Segment::Sequence(asns.to_vec())])
+        }
     }
 
     /// Length for the decision process: a set counts one, confederation segments nothing.
@@ -215,7 +219,10 @@ impl AsPath {
     }
 
     fn needs_as4(&self) -> bool {
-        self.0.iter().flat_map(Segment::asns).any(|asn| *asn > u32::from(u16::MAX))
+        self.0
+            .iter()
+            .flat_map(Segment::asns)
+            .any(|asn| *asn > u32::from(u16::MAX))
     }
 }
 
@@ -249,7 +256,9 @@ impl FromStr for Community {
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let parse = || {
             let (high, low) = s.split_once(':')?;
-            Some(Community(u32::from(high.parse::<u16>().ok()?) << 16 | u32::from(low.parse::<u16>().ok()?)))
+            Some(Community(
+                u32::from(high.parse::<u16>().ok()?) << 16 | u32::from(low.parse::<u16>().ok()?),
+            ))
         };
         match s {
             "no-export" => Ok(Community::NO_EXPORT),
@@ -267,7 +276,9 @@ impl Serialize for Community {
 
 impl<'de> Deserialize<'de> for Community {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -316,12 +327,23 @@ pub(super) fn encode_low(attrs: &PathAttributes, next_hop: Option<Ipv4Addr>, as4
         put(out, flag::OPTIONAL, code::CLUSTER_LIST, &value);
     }
     if !attrs.ext_communities.is_empty() {
-        put(out, optional_transitive, code::EXT_COMMUNITIES, attrs.ext_communities.as_flattened());
+        put(
+            out,
+            optional_transitive,
+            code::EXT_COMMUNITIES,
+            attrs.ext_communities.as_flattened(),
+        );
     }
     if !as4 && attrs.as_path.needs_as4() {
         // RFC 6793 section 4.2.2: confederation segments stay out of AS4_PATH.
         let kept = AsPath(
-            attrs.as_path.0.iter().filter(|s| matches!(s, Segment::Sequence(_) | Segment::Set(_))).cloned().collect(),
+            attrs
+                .as_path
+                .0
+                .iter()
+                .filter(|s| matches!(s, Segment::Sequence(_) | Segment::Set(_)))
+                .cloned()
+                .collect(),
         );
         put(out, optional_transitive, code::AS4_PATH, &path_bytes(&kept, true));
     }
@@ -331,7 +353,12 @@ pub(super) fn encode_low(attrs: &PathAttributes, next_hop: Option<Ipv4Addr>, as4
         put(out, optional_transitive, code::AS4_AGGREGATOR, &value);
     }
     if !attrs.large_communities.is_empty() {
-        let value: Vec<u8> = attrs.large_communities.iter().flat_map(|c| c.0).flat_map(u32::to_be_bytes).collect();
+        let value: Vec<u8> = attrs
+            .large_communities
+            .iter()
+            .flat_map(|c| c.0)
+            .flat_map(u32::to_be_bytes)
+            .collect();
         put(out, optional_transitive, code::LARGE_COMMUNITIES, &value);
     }
     for unknown in &attrs.unknown {

@@ -61,7 +61,11 @@ impl From<Cease> for Notification {
 impl Notification {
     /// A notification with these three fields.
     pub fn new(code: u8, subcode: u8, data: &[u8]) -> Self {
-        Notification { code, subcode, data: data.to_vec() }
+        Notification {
+            code,
+            subcode,
+            data: data.to_vec(),
+        }
     }
 
     /// The marker is not all ones.

@@ -70,7 +70,13 @@ impl Open {
     pub fn asn(&self) -> u32 {
         self.capabilities
             .iter()
-            .find_map(|c| if let Capability::FourOctetAs(asn) = c { Some(*asn) } else { None })
+            .find_map(|c| {
+                if let Capability::FourOctetAs(asn) = c {
+                    Some(*asn)
+                } else {
+                    None
+                }
+            })
             .unwrap_or(u32::from(self.my_as))
     }
 
@@ -95,7 +101,9 @@ impl Open {
 
     /// Whether the sender uses four-octet AS numbers.
     pub fn as4(&self) -> bool {
-        self.capabilities.iter().any(|c| matches!(c, Capability::FourOctetAs(_)))
+        self.capabilities
+            .iter()
+            .any(|c| matches!(c, Capability::FourOctetAs(_)))
     }
 
     /// Whether the sender answers route refresh.
@@ -105,7 +113,13 @@ impl Open {
 
     /// The sender's graceful restart capability.
     pub fn graceful_restart(&self) -> Option<&GracefulRestart> {
-        self.capabilities.iter().find_map(|c| if let Capability::GracefulRestart(g) = c { Some(g) } else { None })
+        self.capabilities.iter().find_map(|c| {
+            if let Capability::GracefulRestart(g) = c {
+                Some(g)
+            } else {
+                None
+            }
+        })
     }
 }
 
@@ -125,7 +139,16 @@ fn fixed(input: &[u8]) -> IResult<&[u8], Fixed<'_>> {
         [255, rest @ ..] if len == 255 => length_data(be_u16).parse(rest)?,
         _ => take(len).parse(input)?,
     };
-    Ok((input, Fixed { version, my_as, hold_time, router_id, parameters }))
+    Ok((
+        input,
+        Fixed {
+            version,
+            my_as,
+            hold_time,
+            router_id,
+            parameters,
+        },
+    ))
 }
 
 fn parameter(input: &[u8], extended: bool) -> IResult<&[u8], (u8, &[u8])> {
@@ -170,7 +193,12 @@ pub(super) fn decode(body: &[u8]) -> Result<Open, Notification> {
             capabilities.push(capability(code, data));
         }
     }
-    Ok(Open { my_as: open.my_as, hold_time: open.hold_time, router_id: open.router_id.into(), capabilities })
+    Ok(Open {
+        my_as: open.my_as,
+        hold_time: open.hold_time,
+        router_id: open.router_id.into(),
+        capabilities,
+    })
 }
 
 fn capability(code: u8, value: &[u8]) -> Capability {
@@ -189,7 +217,10 @@ fn capability(code: u8, value: &[u8]) -> Capability {
                     .chunks_exact(4)
                     .filter_map(|c| {
                         let family = Family::from_wire(u16::from_be_bytes([c[0], c[1]]), c[2])?;
-                        Some(GracefulFamily { family, forwarding: c[3] & 0x80 != 0 })
+                        Some(GracefulFamily {
+                            family,
+                            forwarding: c[3] & 0x80 != 0,
+                        })
                     })
                     .collect(),
             });
@@ -197,7 +228,10 @@ fn capability(code: u8, value: &[u8]) -> Capability {
         (65, [a, b, c, d]) => return Capability::FourOctetAs(u32::from_be_bytes([*a, *b, *c, *d])),
         _ => {}
     }
-    Capability::Other { code, value: value.to_vec() }
+    Capability::Other {
+        code,
+        value: value.to_vec(),
+    }
 }
 
 pub(super) fn encode(open: &Open, out: &mut BytesMut) {

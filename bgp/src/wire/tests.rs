@@ -10,12 +10,18 @@ use super::*;
 use crate::prefix::truncate;
 
 const AS4: Options = Options { as4: true, ibgp: false };
-const AS2: Options = Options { as4: false, ibgp: false };
+const AS2: Options = Options {
+    as4: false,
+    ibgp: false,
+};
 const IBGP: Options = Options { as4: true, ibgp: true };
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
+    (0..digits.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap())
+        .collect()
 }
 
 /// A whole message from its type and body.
@@ -41,7 +47,7 @@ fn net(s: &str) -> IpNetwork {
 
 fn update(bytes: &[u8], options: Options) -> Update {
     match read(bytes, options) {
-        Ok(Message::Update(update)) => update,
+        Ok(Message::Update(update)) => *update,
         other => panic!("expected an UPDATE, got {other:?}"),
     }
 }
@@ -71,12 +77,21 @@ fn open_with_capabilities() {
                 restarted: true,
                 restart_time: 120,
                 families: vec![
-                    GracefulFamily { family: Family::Ipv4, forwarding: true },
-                    GracefulFamily { family: Family::Ipv6, forwarding: false },
+                    GracefulFamily {
+                        family: Family::Ipv4,
+                        forwarding: true,
+                    },
+                    GracefulFamily {
+                        family: Family::Ipv6,
+                        forwarding: false,
+                    },
                 ],
             }),
             Capability::FourOctetAs(4_200_000_001),
-            Capability::Other { code: 70, value: vec![] },
+            Capability::Other {
+                code: 70,
+                value: vec![],
+            },
         ],
     };
     assert_eq!(open.asn(), 4_200_000_001);
@@ -93,16 +108,32 @@ fn open_with_capabilities() {
 
 #[test]
 fn open_from_an_old_speaker() {
-    let Ok(Message::Open(open)) = read(&message("01", "04 fde8 00b4 c0000201 00"), AS4) else { panic!() };
-    assert_eq!((open.asn(), open.families(), open.as4()), (65000, vec![Family::Ipv4], false));
+    let Ok(Message::Open(open)) = read(&message("01", "04 fde8 00b4 c0000201 00"), AS4) else {
+        panic!()
+    };
+    assert_eq!(
+        (open.asn(), open.families(), open.as4()),
+        (65000, vec![Family::Ipv4], false)
+    );
 }
 
 #[test]
 fn open_with_extended_parameters_rfc9072() {
-    let got = read(&message("01", "04 fde8 00b4 c0000201 ff ff 0009 02 0006 0104 0001 0001"), AS4);
-    let Ok(Message::Open(open)) = got else { panic!("{got:?}") };
+    let got = read(
+        &message("01", "04 fde8 00b4 c0000201 ff ff 0009 02 0006 0104 0001 0001"),
+        AS4,
+    );
+    let Ok(Message::Open(open)) = got else {
+        panic!("{got:?}")
+    };
     assert_eq!(open.capabilities, [Capability::Multiprotocol(Family::Ipv4)]);
-    assert!(read(&message("01", "04 fde8 00b4 c0000201 ff ff 0007 02 0004 0104 0001 0001"), AS4).is_err());
+    assert!(
+        read(
+            &message("01", "04 fde8 00b4 c0000201 ff ff 0007 02 0004 0104 0001 0001"),
+            AS4
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -124,14 +155,25 @@ fn bad_opens_are_answered_by_subcode() {
 #[test]
 fn notification_and_its_words() {
     let expected = Notification::new(6, 2, b"\x05later");
-    both_ways(&message("03", "06 02 05 6c61746572"), &Message::Notification(expected.clone()), AS4);
+    both_ways(
+        &message("03", "06 02 05 6c61746572"),
+        &Message::Notification(expected.clone()),
+        AS4,
+    );
     assert_eq!(expected.to_string(), "cease/administrative shutdown (6/2) \"later\"");
-    assert_eq!(Notification::open(2, &[0xfd, 0xe8]).to_string(), "OPEN error/bad peer AS (2/2) data fd e8");
+    assert_eq!(
+        Notification::open(2, &[0xfd, 0xe8]).to_string(),
+        "OPEN error/bad peer AS (2/2) data fd e8"
+    );
 }
 
 #[test]
 fn route_refresh() {
-    both_ways(&message("05", "0002 00 01"), &Message::RouteRefresh(Some(Family::Ipv6)), AS4);
+    both_ways(
+        &message("05", "0002 00 01"),
+        &Message::RouteRefresh(Some(Family::Ipv6)),
+        AS4,
+    );
     assert_eq!(read(&message("05", "0019 00 41"), AS4), Ok(Message::RouteRefresh(None)));
 }
 
@@ -176,13 +218,20 @@ fn ipv4_announcement() -> (Vec<u8>, Update) {
             med: Some(50),
             local_pref: None,
             atomic_aggregate: true,
-            aggregator: Some(Aggregator { asn: 65003, router_id: [10, 0, 0, 3].into() }),
+            aggregator: Some(Aggregator {
+                asn: 65003,
+                router_id: [10, 0, 0, 3].into(),
+            }),
             communities: vec!["65001:100".parse().unwrap(), Community::NO_EXPORT],
             originator_id: None,
             cluster_list: vec![],
             ext_communities: vec![[0, 2, 0xfd, 0xe9, 0, 0, 0, 0x64]],
             large_communities: vec![LargeCommunity([65001, 1, 2])],
-            unknown: vec![UnknownAttribute { flags: 0xe0, code: 0x63, value: vec![0xbe, 0xef] }],
+            unknown: vec![UnknownAttribute {
+                flags: 0xe0,
+                code: 0x63,
+                value: vec![0xbe, 0xef],
+            }],
         }),
         next_hop: Some([10, 1, 1, 1].into()),
         nlri: vec![net("10.192.1.0/24"), net("0.0.0.0/0")],
@@ -194,7 +243,7 @@ fn ipv4_announcement() -> (Vec<u8>, Update) {
 #[test]
 fn update_with_every_attribute() {
     let (bytes, expected) = ipv4_announcement();
-    both_ways(&bytes, &Message::Update(expected), AS4);
+    both_ways(&bytes, &Message::from(expected), AS4);
 }
 
 #[test]
@@ -215,7 +264,7 @@ fn update_inside_the_as() {
         nlri: vec![net("10.0.0.1/32")],
         ..Update::default()
     };
-    both_ways(&bytes, &Message::Update(update), IBGP);
+    both_ways(&bytes, &Message::from(update), IBGP);
 }
 
 #[test]
@@ -236,23 +285,40 @@ fn ipv6_reach_with_link_local_and_unreach() {
         }),
         mp_reach: Some(MpReach {
             family: Family::Ipv6,
-            next_hop: NextHop { addr: "fd00::1".parse().unwrap(), link_local: Some("fe80::1".parse().unwrap()) },
+            next_hop: NextHop {
+                addr: "fd00::1".parse().unwrap(),
+                link_local: Some("fe80::1".parse().unwrap()),
+            },
             nlri: vec![net("fd00:10:244::/64"), net("::/0")],
         }),
-        mp_unreach: Some(MpUnreach { family: Family::Ipv6, nlri: vec![net("fd00:99::/48")] }),
+        mp_unreach: Some(MpUnreach {
+            family: Family::Ipv6,
+            nlri: vec![net("fd00:99::/48")],
+        }),
         ..Update::default()
     };
-    both_ways(&bytes, &Message::Update(update), AS4);
+    both_ways(&bytes, &Message::from(update), AS4);
 }
 
 #[test]
 fn end_of_rib_markers_rfc4724() {
-    both_ways(&message("02", "0000 0000"), &Message::Update(Update::marker(Family::Ipv4)), AS4);
-    both_ways(&message("02", "0000 0006 800f03 000201"), &Message::Update(Update::marker(Family::Ipv6)), AS4);
+    both_ways(
+        &message("02", "0000 0000"),
+        &Message::from(Update::marker(Family::Ipv4)),
+        AS4,
+    );
+    both_ways(
+        &message("02", "0000 0006 800f03 000201"),
+        &Message::from(Update::marker(Family::Ipv6)),
+        AS4,
+    );
     assert_eq!(Update::marker(Family::Ipv4).end_of_rib(), Some(Family::Ipv4));
     assert_eq!(Update::marker(Family::Ipv6).end_of_rib(), Some(Family::Ipv6));
     // The marker of a family we do not carry is not ours.
-    assert_eq!(update(&message("02", "0000 0006 800f03 001941"), AS4).end_of_rib(), None);
+    assert_eq!(
+        update(&message("02", "0000 0006 800f03 001941"), AS4).end_of_rib(),
+        None
+    );
     assert_eq!(ipv4_announcement().1.end_of_rib(), None);
 }
 
@@ -262,7 +328,10 @@ fn four_octet_numbers_behind_an_old_speaker_rfc6793() {
         attributes: Some(PathAttributes {
             origin: Origin::Igp,
             as_path: AsPath::sequence(&[65001, 4_200_000_001]),
-            aggregator: Some(Aggregator { asn: 4_200_000_001, router_id: [10, 0, 0, 3].into() }),
+            aggregator: Some(Aggregator {
+                asn: 4_200_000_001,
+                router_id: [10, 0, 0, 3].into(),
+            }),
             ..PathAttributes::default()
         }),
         next_hop: Some([10, 1, 1, 1].into()),
@@ -276,7 +345,7 @@ fn four_octet_numbers_behind_an_old_speaker_rfc6793() {
              c0110a 0202 0000fde9 fa56ea01 c01208 fa56ea01 0a000003
              08 0a",
         ),
-        &Message::Update(update),
+        &Message::from(update),
         AS2,
     );
     // The old speaker put itself in front without touching AS4_PATH.
@@ -320,11 +389,23 @@ fn malformed_attributes_withdraw_the_routes_rfc7606() {
         let len = hex(attributes).len();
         let body = format!("0000 {len:04x} {attributes} 18 0a0101");
         let got = update(&message("02", &body), AS4);
-        assert_eq!(got.faults.iter().map(|f| (f.code, f.withdrawn)).collect::<Vec<_>>(), [(*code, *withdrawn)], "{attributes}");
+        assert_eq!(
+            got.faults.iter().map(|f| (f.code, f.withdrawn)).collect::<Vec<_>>(),
+            [(*code, *withdrawn)],
+            "{attributes}"
+        );
         if *withdrawn {
-            assert_eq!((got.withdrawn, got.nlri, got.attributes), (vec![net("10.1.1.0/24")], vec![], None), "{attributes}");
+            assert_eq!(
+                (got.withdrawn, got.nlri, got.attributes),
+                (vec![net("10.1.1.0/24")], vec![], None),
+                "{attributes}"
+            );
         } else {
-            assert_eq!((got.nlri, got.withdrawn), (vec![net("10.1.1.0/24")], vec![]), "{attributes}");
+            assert_eq!(
+                (got.nlri, got.withdrawn),
+                (vec![net("10.1.1.0/24")], vec![]),
+                "{attributes}"
+            );
         }
     }
 }
@@ -337,7 +418,10 @@ fn what_cannot_be_parsed_resets_the_session_rfc7606() {
         ("0000 0000 21 0a000000", 10),
         ("0002 18 0a 0000", 10),
         ("0000 0004 4063 01 00", 2),
-        ("0000 0006 800f03 000201 800f03 000201".replace("0006", "000c").leak(), 1),
+        (
+            "0000 0006 800f03 000201 800f03 000201".replace("0006", "000c").leak(),
+            1,
+        ),
         ("0000 000a 800e 07 0002 01 10 fd0000", 9),
         ("0000 0007 800f 04 0002 01 81", 9),
     ];
@@ -351,30 +435,48 @@ fn what_cannot_be_parsed_resets_the_session_rfc7606() {
 fn many_prefixes_are_packed_into_full_messages() {
     let (_, template) = ipv4_announcement();
     let attributes = template.attributes.unwrap();
-    let prefixes: Vec<IpNetwork> =
-        (0u32..3000).map(|i| truncate(IpAddr::from((0x0a00_0000 + (i << 8)).to_be_bytes()), 24)).collect();
+    let prefixes: Vec<IpNetwork> = (0u32..3000)
+        .map(|i| truncate(IpAddr::from((0x0a00_0000 + (i << 8)).to_be_bytes()), 24))
+        .collect();
     let next_hop = NextHop::from(IpAddr::from([10, 1, 1, 1]));
     let messages = update::pack_announce(&attributes, next_hop, Family::Ipv4, &prefixes, AS4).unwrap();
     assert_eq!(messages.len(), 4);
     assert!(messages.iter().all(|m| m.len() <= MAX_LEN));
-    let got: Vec<IpNetwork> = messages.iter().flat_map(|m| super::tests::update(m, AS4).nlri).collect();
+    let got: Vec<IpNetwork> = messages
+        .iter()
+        .flat_map(|m| super::tests::update(m, AS4).nlri)
+        .collect();
     assert_eq!(got, prefixes);
 
-    let v6: Vec<IpNetwork> = (0u16..1000).map(|i| truncate(IpAddr::from([0xfd00, i, 0, 0, 0, 0, 0, 0]), 64)).collect();
+    let v6: Vec<IpNetwork> = (0u16..1000)
+        .map(|i| truncate(IpAddr::from([0xfd00, i, 0, 0, 0, 0, 0, 0]), 64))
+        .collect();
     let withdrawals = update::pack_withdraw(Family::Ipv6, &v6, AS4);
     assert!(withdrawals.len() == 3 && withdrawals.iter().all(|m| m.len() <= MAX_LEN));
-    let got: Vec<IpNetwork> =
-        withdrawals.iter().flat_map(|m| super::tests::update(m, AS4).mp_unreach.unwrap().nlri).collect();
+    let got: Vec<IpNetwork> = withdrawals
+        .iter()
+        .flat_map(|m| super::tests::update(m, AS4).mp_unreach.unwrap().nlri)
+        .collect();
     assert_eq!(got, v6);
 
-    let huge = PathAttributes { communities: (0..1100).map(Community).collect(), ..attributes };
-    assert_eq!(update::pack_announce(&huge, next_hop, Family::Ipv4, &prefixes, AS4), None);
+    let huge = PathAttributes {
+        communities: (0..1100).map(Community).collect(),
+        ..attributes
+    };
+    assert_eq!(
+        update::pack_announce(&huge, next_hop, Family::Ipv4, &prefixes, AS4),
+        None
+    );
 }
 
 fn any_prefix(family: Family) -> BoxedStrategy<IpNetwork> {
     match family {
-        Family::Ipv4 => (any::<[u8; 4]>(), 0u8..=32).prop_map(|(a, l)| truncate(a.into(), l)).boxed(),
-        Family::Ipv6 => (any::<[u8; 16]>(), 0u8..=128).prop_map(|(a, l)| truncate(a.into(), l)).boxed(),
+        Family::Ipv4 => (any::<[u8; 4]>(), 0u8..=32)
+            .prop_map(|(a, l)| truncate(a.into(), l))
+            .boxed(),
+        Family::Ipv6 => (any::<[u8; 16]>(), 0u8..=128)
+            .prop_map(|(a, l)| truncate(a.into(), l))
+            .boxed(),
     }
 }
 
@@ -392,10 +494,22 @@ fn any_path() -> impl Strategy<Value = AsPath> {
 fn any_attributes() -> impl Strategy<Value = PathAttributes> {
     let origin = prop_oneof![Just(Origin::Igp), Just(Origin::Egp), Just(Origin::Incomplete)];
     let id = any::<[u8; 4]>().prop_map(std::net::Ipv4Addr::from);
-    let unknown = (any::<bool>(), 100u8..250, prop::collection::vec(any::<u8>(), 0..300))
-        .prop_map(|(_, code, value)| UnknownAttribute { flags: 0xe0, code, value });
+    let unknown =
+        (any::<bool>(), 100u8..250, prop::collection::vec(any::<u8>(), 0..300)).prop_map(|(_, code, value)| {
+            UnknownAttribute {
+                flags: 0xe0,
+                code,
+                value,
+            }
+        });
     (
-        (origin, any_path(), any::<Option<u32>>(), any::<Option<u32>>(), any::<bool>()),
+        (
+            origin,
+            any_path(),
+            any::<Option<u32>>(),
+            any::<Option<u32>>(),
+            any::<bool>(),
+        ),
         (
             prop::option::of((any::<u32>(), id.clone()).prop_map(|(asn, router_id)| Aggregator { asn, router_id })),
             prop::collection::vec(any::<u32>().prop_map(Community), 0..80),
@@ -433,20 +547,32 @@ fn any_update() -> impl Strategy<Value = Update> {
         addr: IpAddr::from(addr),
         link_local: both.then(|| "fe80::77".parse().unwrap()),
     });
-    (v4(), v4(), prop::option::of((hop, v6())), prop::option::of(v6()), any_attributes()).prop_map(
-        |(withdrawn, nlri, reach, unreach, attributes)| {
+    (
+        v4(),
+        v4(),
+        prop::option::of((hop, v6())),
+        prop::option::of(v6()),
+        any_attributes(),
+    )
+        .prop_map(|(withdrawn, nlri, reach, unreach, attributes)| {
             let announces = !nlri.is_empty() || reach.is_some();
             Update {
                 withdrawn,
                 attributes: announces.then_some(attributes),
                 next_hop: (!nlri.is_empty()).then_some([192, 0, 2, 1].into()),
                 nlri,
-                mp_reach: reach.map(|(next_hop, nlri)| MpReach { family: Family::Ipv6, next_hop, nlri }),
-                mp_unreach: unreach.map(|nlri| MpUnreach { family: Family::Ipv6, nlri }),
+                mp_reach: reach.map(|(next_hop, nlri)| MpReach {
+                    family: Family::Ipv6,
+                    next_hop,
+                    nlri,
+                }),
+                mp_unreach: unreach.map(|nlri| MpUnreach {
+                    family: Family::Ipv6,
+                    nlri,
+                }),
                 faults: vec![],
             }
-        },
-    )
+        })
 }
 
 proptest! {
@@ -454,11 +580,11 @@ proptest! {
 
     #[test]
     fn updates_survive_the_round_trip(update in any_update()) {
-        let bytes = Message::Update(update.clone()).encode(IBGP);
+        let bytes = Message::from(update.clone()).encode(IBGP);
         prop_assume!(bytes.len() <= MAX_LEN);
         // An unspecified next hop with a link-local one is read as the latter.
         prop_assume!(update.mp_reach.as_ref().is_none_or(|r| r.next_hop.addr != IpAddr::from([0u16; 8])));
-        prop_assert_eq!(read(&bytes, IBGP), Ok(Message::Update(update)));
+        prop_assert_eq!(read(&bytes, IBGP), Ok(Message::from(update)));
     }
 
     #[test]
@@ -470,8 +596,8 @@ proptest! {
             nlri: vec![net("10.0.0.0/8")],
             ..Update::default()
         };
-        let bytes = Message::Update(update.clone()).encode(AS2);
-        prop_assert_eq!(read(&bytes, AS2), Ok(Message::Update(update)));
+        let bytes = Message::from(update.clone()).encode(AS2);
+        prop_assert_eq!(read(&bytes, AS2), Ok(Message::from(update)));
     }
 
     #[test]

@@ -82,7 +82,15 @@ impl fmt::Display for Fault {
             0 => write!(f, "attribute list")?,
             code => write!(f, "attribute {code}")?,
         }
-        write!(f, " malformed, {}; bytes", if self.withdrawn { "routes withdrawn" } else { "attribute ignored" })?;
+        write!(
+            f,
+            " malformed, {}; bytes",
+            if self.withdrawn {
+                "routes withdrawn"
+            } else {
+                "attribute ignored"
+            }
+        )?;
         self.bytes.iter().try_for_each(|b| write!(f, " {b:02x}"))
     }
 }
@@ -110,8 +118,14 @@ impl Update {
 
     /// The End-of-RIB marker of a family.
     pub fn marker(family: Family) -> Self {
-        let mp_unreach = (family != Family::Ipv4).then(|| MpUnreach { family, nlri: Vec::new() });
-        Update { mp_unreach, ..Update::default() }
+        let mp_unreach = (family != Family::Ipv4).then(|| MpUnreach {
+            family,
+            nlri: Vec::new(),
+        });
+        Update {
+            mp_unreach,
+            ..Update::default()
+        }
     }
 }
 
@@ -141,12 +155,10 @@ pub(super) fn decode(body: &[u8], options: Options) -> Result<Update, Notificati
             code::MP_REACH | code::MP_UNREACH if repeated => return Err(malformed()),
             // RFC 7606 section 3 (g): all but the first are dropped.
             _ if repeated => Err(Reaction::Discard),
-            code::MP_REACH => {
-                mp_reach(raw.value).map(|reach| {
-                    unknown_family |= reach.is_none();
-                    update.mp_reach = reach;
-                })
-            }
+            code::MP_REACH => mp_reach(raw.value).map(|reach| {
+                unknown_family |= reach.is_none();
+                update.mp_reach = reach;
+            }),
             code::MP_UNREACH => mp_unreach(raw.value).map(|unreach| {
                 unknown_family |= unreach.is_none();
                 update.mp_unreach = unreach;
@@ -188,7 +200,11 @@ pub(super) fn decode(body: &[u8], options: Options) -> Result<Update, Notificati
 
 impl Update {
     fn fault(&mut self, code: u8, withdrawn: bool, value: &[u8]) {
-        self.faults.push(Fault { code, withdrawn, bytes: value.iter().take(16).copied().collect() });
+        self.faults.push(Fault {
+            code,
+            withdrawn,
+            bytes: value.iter().take(16).copied().collect(),
+        });
     }
 
     fn treat_as_withdraw(&mut self) {
@@ -196,12 +212,20 @@ impl Update {
         if let Some(reach) = self.mp_reach.take() {
             match &mut self.mp_unreach {
                 Some(unreach) if unreach.family == reach.family => unreach.nlri.extend(reach.nlri),
-                None => self.mp_unreach = Some(MpUnreach { family: reach.family, nlri: reach.nlri }),
+                None => {
+                    self.mp_unreach = Some(MpUnreach {
+                        family: reach.family,
+                        nlri: reach.nlri,
+                    })
+                }
                 Some(_) if reach.family == Family::Ipv4 => self.withdrawn.extend(reach.nlri),
                 Some(unreach) => {
                     // IPv4 withdrawals have a field of their own; make room for the other family.
                     self.withdrawn.append(&mut unreach.nlri);
-                    *unreach = MpUnreach { family: reach.family, nlri: reach.nlri };
+                    *unreach = MpUnreach {
+                        family: reach.family,
+                        nlri: reach.nlri,
+                    };
                 }
             }
         }
@@ -217,10 +241,16 @@ fn counted(input: &[u8]) -> Option<(&[u8], &[u8])> {
 /// `Ok(None)` for a family that the speaker does not carry.
 fn mp_reach(value: &[u8]) -> Result<Option<MpReach>, Reaction> {
     let reset = || Reaction::Reset(Notification::update(9, value));
-    let [a, b, safi, len, rest @ ..] = value else { return Err(reset()) };
+    let [a, b, safi, len, rest @ ..] = value else {
+        return Err(reset());
+    };
     let (hop, rest) = rest.split_at_checked(usize::from(*len)).ok_or_else(reset)?;
-    let Some((_, prefixes)) = rest.split_first() else { return Err(reset()) };
-    let Some(family) = Family::from_wire(u16::from_be_bytes([*a, *b]), *safi) else { return Ok(None) };
+    let Some((_, prefixes)) = rest.split_first() else {
+        return Err(reset());
+    };
+    let Some(family) = Family::from_wire(u16::from_be_bytes([*a, *b]), *safi) else {
+        return Ok(None);
+    };
     let next_hop = next_hop(family, hop).ok_or_else(reset)?;
     let nlri = nlri::decode(prefixes, family).map_err(|_| reset())?;
     Ok(Some(MpReach { family, next_hop, nlri }))
@@ -237,8 +267,15 @@ fn next_hop(family: Family, bytes: &[u8]) -> Option<NextHop> {
         16 => {
             let local = Ipv6Addr::from(<[u8; 16]>::try_from(rest).ok()?);
             let link_local = local.is_unicast_link_local().then_some(local);
-            let addr = if global.is_unspecified() { link_local.unwrap_or(global) } else { global };
-            Some(NextHop { addr: addr.into(), link_local })
+            let addr = if global.is_unspecified() {
+                link_local.unwrap_or(global)
+            } else {
+                global
+            };
+            Some(NextHop {
+                addr: addr.into(),
+                link_local,
+            })
         }
         _ => None,
     }
@@ -246,8 +283,12 @@ fn next_hop(family: Family, bytes: &[u8]) -> Option<NextHop> {
 
 fn mp_unreach(value: &[u8]) -> Result<Option<MpUnreach>, Reaction> {
     let reset = || Reaction::Reset(Notification::update(9, value));
-    let [a, b, safi, prefixes @ ..] = value else { return Err(reset()) };
-    let Some(family) = Family::from_wire(u16::from_be_bytes([*a, *b]), *safi) else { return Ok(None) };
+    let [a, b, safi, prefixes @ ..] = value else {
+        return Err(reset());
+    };
+    let Some(family) = Family::from_wire(u16::from_be_bytes([*a, *b]), *safi) else {
+        return Ok(None);
+    };
     let nlri = nlri::decode(prefixes, family).map_err(|_| reset())?;
     Ok(Some(MpUnreach { family, nlri }))
 }
@@ -362,11 +403,24 @@ pub fn pack_announce(
     };
     let make = |prefixes: &[IpNetwork]| {
         let attributes = Some(attributes.clone());
-        Message::Update(match classic {
-            Some(_) => Update { attributes, next_hop: classic, nlri: prefixes.to_vec(), ..Update::default() },
+        Message::from(match classic {
+            Some(_) => Update {
+                attributes,
+                next_hop: classic,
+                nlri: prefixes.to_vec(),
+                ..Update::default()
+            },
             None => {
-                let mp_reach = Some(MpReach { family, next_hop, nlri: prefixes.to_vec() });
-                Update { attributes, mp_reach, ..Update::default() }
+                let mp_reach = Some(MpReach {
+                    family,
+                    next_hop,
+                    nlri: prefixes.to_vec(),
+                });
+                Update {
+                    attributes,
+                    mp_reach,
+                    ..Update::default()
+                }
             }
         })
     };
@@ -378,11 +432,20 @@ pub fn pack_announce(
 /// Writes withdrawals of prefixes of one family, as many to a message as fit.
 pub fn pack_withdraw(family: Family, prefixes: &[IpNetwork], options: Options) -> Vec<Bytes> {
     let make = |prefixes: &[IpNetwork]| {
-        Message::Update(match family {
-            Family::Ipv4 => Update { withdrawn: prefixes.to_vec(), ..Update::default() },
+        Message::from(match family {
+            Family::Ipv4 => Update {
+                withdrawn: prefixes.to_vec(),
+                ..Update::default()
+            },
             Family::Ipv6 => {
-                let mp_unreach = Some(MpUnreach { family, nlri: prefixes.to_vec() });
-                Update { mp_unreach, ..Update::default() }
+                let mp_unreach = Some(MpUnreach {
+                    family,
+                    nlri: prefixes.to_vec(),
+                });
+                Update {
+                    mp_unreach,
+                    ..Update::default()
+                }
             }
         })
     };

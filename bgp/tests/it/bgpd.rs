@@ -6,15 +6,20 @@ fn run(text: &str) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("bad.yaml");
     std::fs::write(&path, text).expect("a file");
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_margay-bgpd")).arg("--check").arg("--config").arg(&path).output().expect("run");
+    let output = Command::new(env!("CARGO_BIN_EXE_margay-bgpd"))
+        .arg("--check")
+        .arg("--config")
+        .arg(&path)
+        .output()
+        .expect("run");
     let said = String::from_utf8_lossy(&output.stderr).replace(&dir.path().display().to_string(), "DIR");
     (output.status.code(), said)
 }
 
 #[test]
 fn a_file_is_refused_whole_with_one_line_a_fault() {
-    let (code, said) = run("bgp: {local_as: 0, router_id: 10.0.0.1, peers: [{address: 10.0.0.2, remote_as: 1, import: x}]}");
+    let (code, said) =
+        run("bgp: {local_as: 0, router_id: 10.0.0.1, peers: [{address: 10.0.0.2, remote_as: 1, import: x}]}");
     assert_eq!(code, Some(1));
     assert_eq!(
         said,
@@ -38,7 +43,10 @@ fn a_missing_file_is_named() {
         .expect("run");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.starts_with("/nonexistent/bgp.yaml: cannot read it: No such file"), "{said}");
+    assert!(
+        said.starts_with("/nonexistent/bgp.yaml: cannot read it: No such file"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -23,7 +23,10 @@ impl Random {
 
 #[test]
 fn the_corpus_and_its_mutations_break_nothing() {
-    let seed = std::env::var("MARGAY_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x6d61_7267_6179_u64);
+    let seed = std::env::var("MARGAY_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0x6d61_7267_6179_u64);
     println!("seed {seed} (MARGAY_SEED replays it)");
     let mut random = Random(seed | 1);
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/bytes");
@@ -47,8 +50,15 @@ fn the_corpus_and_its_mutations_break_nothing() {
             executions += 1;
         }
     }
-    println!("{executions} executions of {} files in {:?}", files.len(), started.elapsed());
-    assert!(accepted >= files.len() / 2, "most of the corpus must reach an established session: {accepted}");
+    println!(
+        "{executions} executions of {} files in {:?}",
+        files.len(),
+        started.elapsed()
+    );
+    assert!(
+        accepted >= files.len() / 2,
+        "most of the corpus must reach an established session: {accepted}"
+    );
 }
 
 fn mutate(data: &mut Vec<u8>, random: &mut Random) {

@@ -87,7 +87,11 @@ impl Running {
 
     fn peer(&self, name: &str) -> Value {
         let peers = self.lab.ask("peers");
-        peers.as_array().and_then(|p| p.iter().find(|p| p["name"] == name)).cloned().unwrap_or(Value::Null)
+        peers
+            .as_array()
+            .and_then(|p| p.iter().find(|p| p["name"] == name))
+            .cloned()
+            .unwrap_or(Value::Null)
     }
 }
 
@@ -99,10 +103,15 @@ struct Watch {
 
 impl Watch {
     fn new(lab: &Lab) -> Watch {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let inside = runtime.enter();
         let open = |netns: &Netns| {
-            Handle::in_netns(netns).and_then(|h| h.monitor(Groups::ROUTES)).expect("a monitor")
+            Handle::in_netns(netns)
+                .and_then(|h| h.monitor(Groups::ROUTES))
+                .expect("a monitor")
         };
         let monitors = vec![
             ("margay", crate::lab::PROTOCOL, open(&lab.margay)),
@@ -136,18 +145,30 @@ impl Watch {
 
 #[test]
 fn frr_and_bird_announce_one_prefix_and_both_ways_are_in_the_kernel() {
-    if !can_run("frr_and_bird_announce_one_prefix_and_both_ways_are_in_the_kernel", &TOOLS) {
+    if !can_run(
+        "frr_and_bird_announce_one_prefix_and_both_ways_are_in_the_kernel",
+        &TOOLS,
+    ) {
         return;
     }
     let mut running = start();
     let lab = &running.lab;
     let frr = lab.vtysh("show ip bgp");
     let line = frr.lines().find(|l| l.contains("10.244.1.0/26")).unwrap_or_default();
-    assert!(line.contains("*>") && line.contains("10.0.1.2") && line.contains("65301 i"), "{frr}");
+    assert!(
+        line.contains("*>") && line.contains("10.0.1.2") && line.contains("65301 i"),
+        "{frr}"
+    );
     let frr6 = lab.vtysh("show bgp ipv6 unicast");
-    assert!(frr6.contains("fd00:10:244:1::/64") && frr6.contains("fd00:1::2"), "{frr6}");
+    assert!(
+        frr6.contains("fd00:10:244:1::/64") && frr6.contains("fd00:1::2"),
+        "{frr6}"
+    );
     let bird = lab.birdc("show route 10.244.1.0/26 all");
-    assert!(bird.contains("BGP.as_path: 65301") && bird.contains("BGP.next_hop: 10.0.2.2"), "{bird}");
+    assert!(
+        bird.contains("BGP.as_path: 65301") && bird.contains("BGP.next_hop: 10.0.2.2"),
+        "{bird}"
+    );
     let bird6 = lab.birdc("show route fd00:10:244:1::/64 all");
     assert!(bird6.contains("BGP.next_hop: fd00:2::2"), "{bird6}");
     let tor1 = running.peer("tor1");
@@ -165,7 +186,10 @@ fn frr_and_bird_announce_one_prefix_and_both_ways_are_in_the_kernel() {
     let down = running.peer("tor2");
     assert_ne!(down["state"], "Established");
     let reason = down["last_error"].as_str().unwrap_or_default();
-    assert!(reason.contains("administrative shutdown") || reason.contains("cannot connect"), "{down:#}");
+    assert!(
+        reason.contains("administrative shutdown") || reason.contains("cannot connect"),
+        "{down:#}"
+    );
 }
 
 #[test]
@@ -179,7 +203,9 @@ fn a_killed_speaker_is_missed_by_nobody() {
     running.bgpd.kill();
     // Down for three seconds and more, as long as an agent takes to come back.
     let until = std::time::Instant::now() + std::time::Duration::from_secs(4);
-    wait_for("four seconds without a speaker", || (std::time::Instant::now() > until, ()));
+    wait_for("four seconds without a speaker", || {
+        (std::time::Instant::now() > until, ())
+    });
     assert_eq!(watch.gone(), Vec::<String>::new(), "while the speaker is dead");
     running.bgpd = running.lab.start_bgpd(CONFIG);
     running.lab.wait_established(3);
@@ -224,7 +250,11 @@ fn bird_restarts_and_its_routes_stay() {
         let peer = running.peer("tor2");
         (peer["prefixes_stale"] == 1 && peer["state"] != "Established", peer)
     });
-    assert_eq!(running.lab.next_hops("10.99.0.0/24"), before, "the helper keeps both ways");
+    assert_eq!(
+        running.lab.next_hops("10.99.0.0/24"),
+        before,
+        "the helper keeps both ways"
+    );
     running.bird = running.lab.start_bird(true);
     running.lab.wait_established(3);
     wait_for("End-of-RIB of BIRD", || {
@@ -268,14 +298,22 @@ fn a_reload_flaps_no_session_and_a_bad_file_changes_nothing() {
     assert!(words.contains("Peer de-configured"), "{words}");
     assert_eq!(running.lab.next_hops("10.99.0.0/24"), ["10.0.1.1", "10.0.2.1"]);
     // Refused whole: the good part of a bad file does not act either.
-    reload(&CONFIG.replace("10.244.1.0/26", "10.244.1.9/26").replace("own}", "own, hold_time: 30}"));
+    reload(
+        &CONFIG
+            .replace("10.244.1.0/26", "10.244.1.9/26")
+            .replace("own}", "own, hold_time: 30}"),
+    );
     wait_for("a refusal in the log", || {
         let log = std::fs::read_to_string(running.lab.path("margay-bgpd.log")).unwrap_or_default();
         (log.contains("networks[0].prefix: 10.244.1.9/26 has host bits"), ())
     });
     for name in ["tor1", "tor2"] {
         let peer = running.peer(name);
-        assert_eq!((&peer["state"], &peer["times_established"]), (&"Established".into(), &1.into()), "{peer:#}");
+        assert_eq!(
+            (&peer["state"], &peer["times_established"]),
+            (&"Established".into(), &1.into()),
+            "{peer:#}"
+        );
     }
 }
 
@@ -300,7 +338,9 @@ fn foreign_changes_of_our_routes_are_repaired() {
     });
     // A link that goes takes its routes along without an event for each; the other way remains, then both return.
     let link = netlink.link_by_name("bird0").expect("a link");
-    netlink.apply(&margay_netlink::Op::SetUp(link.index, false)).expect("down");
+    netlink
+        .apply(&margay_netlink::Op::SetUp(link.index, false))
+        .expect("down");
     wait_for("the other way alone", || {
         let seen = running.lab.next_hops("10.99.0.0/24");
         (seen == ["10.0.1.1"], seen)
@@ -308,7 +348,9 @@ fn foreign_changes_of_our_routes_are_repaired() {
     netlink.apply(&margay_netlink::Op::SetUp(link.index, true)).expect("up");
     let addr = margay_netlink::Addr::new(link.index, net("fd00:2::2/64")).nodad();
     // IPv6 addresses go with the link, IPv4 ones stay.
-    netlink.apply(&margay_netlink::Op::ReplaceAddr(addr)).expect("an address");
+    netlink
+        .apply(&margay_netlink::Op::ReplaceAddr(addr))
+        .expect("an address");
     running.wait_converged();
     drop(running.frr);
 }

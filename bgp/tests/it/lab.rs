@@ -22,14 +22,22 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub(crate) fn can_run(test: &str, tools: &[&str]) -> bool {
     let root = fs::read_to_string("/proc/self/status")
         .is_ok_and(|s| s.lines().any(|l| l.split_whitespace().take(3).eq(["Uid:", "0", "0"])));
-    let mut missing: Vec<String> = tools.iter().filter(|t| !Path::new(t).exists()).map(|t| (*t).to_owned()).collect();
+    let mut missing: Vec<String> = tools
+        .iter()
+        .filter(|t| !Path::new(t).exists())
+        .map(|t| (*t).to_owned())
+        .collect();
     if !root {
         missing.push("root".to_owned());
     }
     if missing.is_empty() {
         return true;
     }
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} needs {}", missing.join(", "));
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "{test} needs {}",
+        missing.join(", ")
+    );
     println!("SKIPPED {test}: needs {}", missing.join(", "));
     false
 }
@@ -49,7 +57,10 @@ pub(crate) fn wait_for<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() ->
         if done {
             return;
         }
-        assert!(Instant::now() < deadline, "{what} did not happen within {PATIENCE:?}; last seen: {seen:#?}");
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not happen within {PATIENCE:?}; last seen: {seen:#?}"
+        );
         std::thread::park_timeout(Duration::from_millis(50));
     }
 }
@@ -59,8 +70,15 @@ pub(crate) struct Process(Child);
 
 impl Process {
     pub(crate) fn start(netns: &Netns, command: &mut Command, log: &Path) -> Process {
-        let file = fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
-        command.stdin(Stdio::null()).stdout(file.try_clone().expect("a descriptor")).stderr(file);
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("a log file");
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a descriptor"))
+            .stderr(file);
         let child = netns.run(|| command.spawn()).expect("a thread in the namespace");
         Process(child.unwrap_or_else(|e| panic!("cannot start {command:?}: {e}")))
     }
@@ -117,13 +135,24 @@ pub(crate) fn net(s: &str) -> IpNetwork {
 impl Lab {
     pub(crate) fn new() -> Lab {
         let turn = turn();
-        let dir = tempfile::Builder::new().prefix("margay-bgp-").tempdir().expect("a directory");
+        let dir = tempfile::Builder::new()
+            .prefix("margay-bgp-")
+            .tempdir()
+            .expect("a directory");
         let make = || Netns::create().expect("a namespace");
-        let lab = Lab { margay: make(), frr: make(), bird: make(), dir, _turn: turn };
+        let lab = Lab {
+            margay: make(),
+            frr: make(),
+            bird: make(),
+            dir,
+            _turn: turn,
+        };
         for netns in [&lab.margay, &lab.frr, &lab.bird] {
             let mut netlink = open(netns);
             let lo = netlink.link_by_name("lo").expect("loopback");
-            netlink.apply(&margay_netlink::Op::SetUp(lo.index, true)).expect("loopback up");
+            netlink
+                .apply(&margay_netlink::Op::SetUp(lo.index, true))
+                .expect("loopback up");
         }
         lab.join("frr0", &lab.frr, 1);
         lab.join("bird0", &lab.bird, 2);
@@ -144,7 +173,9 @@ impl Lab {
         let link = ours.create_veth(&spec).expect("a veth");
         let mut theirs = open(other);
         let peer = theirs.link_by_name("margay0").expect("the peer");
-        theirs.apply(&margay_netlink::Op::SetUp(peer.index, true)).expect("the peer up");
+        theirs
+            .apply(&margay_netlink::Op::SetUp(peer.index, true))
+            .expect("the peer up");
         for (netlink, index, host) in [(&mut ours, link.index, 2), (&mut theirs, peer.index, 1)] {
             for addr in [format!("10.0.{number}.{host}/24"), format!("fd00:{number}::{host}/64")] {
                 let addr = Addr::new(index, net(&addr)).nodad();
@@ -197,7 +228,12 @@ impl Lab {
     pub(crate) fn start_bird(&self, recover: bool) -> Process {
         let config = self.write("bird.conf", BIRD_CONFIG);
         let mut command = Command::new("/usr/sbin/bird");
-        command.arg("-f").arg("-c").arg(config).arg("-s").arg(self.path("bird.ctl"));
+        command
+            .arg("-f")
+            .arg("-c")
+            .arg(config)
+            .arg("-s")
+            .arg(self.path("bird.ctl"));
         if recover {
             command.arg("-R");
         }
@@ -205,18 +241,30 @@ impl Lab {
     }
 
     pub(crate) fn start_bgpd(&self, config: &str) -> Process {
-        let config = self.write("bgpd.yaml", &config.replace("@CONTROL@", &self.path("bgp.sock").display().to_string()));
+        let config = self.write(
+            "bgpd.yaml",
+            &config.replace("@CONTROL@", &self.path("bgp.sock").display().to_string()),
+        );
         let mut command = Command::new(env!("CARGO_BIN_EXE_margay-bgpd"));
-        command.arg("--config").arg(config).env("RUST_LOG", "margay_bgp=debug,info");
+        command
+            .arg("--config")
+            .arg(config)
+            .env("RUST_LOG", "margay_bgp=debug,info");
         Process::start(&self.margay, &mut command, &self.path("margay-bgpd.log"))
     }
 
     pub(crate) fn vtysh(&self, command: &str) -> String {
-        run(Command::new("vtysh").arg("--vty_socket").arg(self.path("frr")).args(["-c", command]))
+        run(Command::new("vtysh")
+            .arg("--vty_socket")
+            .arg(self.path("frr"))
+            .args(["-c", command]))
     }
 
     pub(crate) fn birdc(&self, command: &str) -> String {
-        run(Command::new("birdc").arg("-s").arg(self.path("bird.ctl")).args(command.split(' ')))
+        run(Command::new("birdc")
+            .arg("-s")
+            .arg(self.path("bird.ctl"))
+            .args(command.split(' ')))
     }
 
     /// What the control socket answers; null while it does not.
@@ -227,14 +275,18 @@ impl Lab {
             socket.write_all(format!("{word}\n").as_bytes())?;
             socket.read_to_string(&mut text)
         });
-        done.ok().and_then(|_| serde_json::from_str(&text).ok()).unwrap_or(Value::Null)
+        done.ok()
+            .and_then(|_| serde_json::from_str(&text).ok())
+            .unwrap_or(Value::Null)
     }
 
     /// Waits until every peer of margay-bgpd is established.
     pub(crate) fn wait_established(&self, count: usize) {
         wait_for("all sessions", || {
             let peers = self.ask("peers");
-            let up = peers.as_array().map_or(0, |p| p.iter().filter(|p| p["state"] == "Established").count());
+            let up = peers
+                .as_array()
+                .map_or(0, |p| p.iter().filter(|p| p["state"] == "Established").count());
             (up == count, peers)
         });
     }
@@ -249,20 +301,30 @@ impl Lab {
 pub(crate) fn hops(netns: &Netns, protocol: u8, prefix: &str) -> Vec<String> {
     let routes = routes(netns, protocol);
     let route = routes.into_iter().find(|r| r.dst == net(prefix));
-    let mut hops: Vec<String> =
-        route.into_iter().flat_map(|r| r.next_hops).filter_map(|h| h.via).map(|v: IpAddr| v.to_string()).collect();
+    let mut hops: Vec<String> = route
+        .into_iter()
+        .flat_map(|r| r.next_hops)
+        .filter_map(|h| h.via)
+        .map(|v: IpAddr| v.to_string())
+        .collect();
     hops.sort();
     hops
 }
 
 /// All routes of one protocol.
 pub(crate) fn routes(netns: &Netns, protocol: u8) -> Vec<Route> {
-    let filter = RouteFilter { protocol: Some(protocol), ..RouteFilter::default() };
+    let filter = RouteFilter {
+        protocol: Some(protocol),
+        ..RouteFilter::default()
+    };
     open(netns).routes(filter).expect("routes")
 }
 
 pub(crate) fn open(netns: &Netns) -> Connection {
-    netns.run(Connection::open).expect("a thread in the namespace").expect("a netlink socket")
+    netns
+        .run(Connection::open)
+        .expect("a thread in the namespace")
+        .expect("a netlink socket")
 }
 
 fn open_up(dir: &Path) {
@@ -272,9 +334,7 @@ fn open_up(dir: &Path) {
 
 fn run(command: &mut Command) -> String {
     match command.output() {
-        Ok(output) => {
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-        }
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
         Err(error) => format!("{command:?}: {error}"),
     }
 }
@@ -285,7 +345,10 @@ impl Drop for Lab {
             for log in ["margay-bgpd.log", "bgpd.log", "zebra.log", "bird.log"] {
                 if let Ok(text) = fs::read_to_string(self.path(log)) {
                     let lines: Vec<&str> = text.lines().collect();
-                    println!("--- the end of {log}\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+                    println!(
+                        "--- the end of {log}\n{}",
+                        lines[lines.len().saturating_sub(60)..].join("\n")
+                    );
                 }
             }
         }

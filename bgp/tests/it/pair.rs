@@ -13,7 +13,14 @@ use crate::simulation::{Pair, Side, net, session_config};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn via(addr: &str, oif: u32) -> FibRoute {
-    FibRoute::Unicast([FibHop { via: addr.parse().expect("an address"), oif }].into_iter().collect())
+    FibRoute::Unicast(
+        [FibHop {
+            via: addr.parse().expect("an address"),
+            oif,
+        }]
+        .into_iter()
+        .collect(),
+    )
 }
 
 fn joined() -> Pair {
@@ -37,7 +44,10 @@ fn both_connect_at_once_and_one_session_carries_routes_rfc4271_6_8() {
         .filter(|(_, bytes)| bytes[18] == 3 && bytes[19..21] == [6, 7])
         .map(|(side, _)| *side)
         .collect();
-    assert!(!collisions.is_empty(), "two connections were made, so one must have been closed as a collision");
+    assert!(
+        !collisions.is_empty(),
+        "two connections were made, so one must have been closed as a collision"
+    );
     assert_eq!(pair.a.fib[&net("10.244.2.0/26")], via("10.0.0.2", 1));
     assert_eq!(pair.a.fib[&net("fd00:10:244:2::/64")], via("fd00::2", 1));
     assert_eq!(pair.b.fib[&net("10.244.1.0/26")], via("10.0.0.1", 2));
@@ -51,7 +61,10 @@ fn a_passive_pair_member_waits() {
     let mut pair = Pair::new(a, session_config(65002, 65001, [10, 0, 0, 2]));
     pair.start();
     assert!(pair.established());
-    assert!(!pair.sent.iter().any(|(_, b)| b[18] == 3), "one connection cannot collide");
+    assert!(
+        !pair.sent.iter().any(|(_, b)| b[18] == 3),
+        "one connection cannot collide"
+    );
 }
 
 #[test]
@@ -61,7 +74,10 @@ fn keepalives_hold_a_quiet_session() {
     assert!(pair.established() && pair.a.downs.is_empty());
     let counters = pair.a.session.counters();
     // Thirty seconds, jittered down to no less than three quarters.
-    assert!((120..=165).contains(&(counters.messages_in - counters.updates_in)), "{counters:?}");
+    assert!(
+        (120..=165).contains(&(counters.messages_in - counters.updates_in)),
+        "{counters:?}"
+    );
 }
 
 #[test]
@@ -72,7 +88,10 @@ fn silence_ends_the_session_when_the_hold_timer_expires() {
     assert!(pair.established());
     pair.pass(SECOND * 32);
     assert_eq!(pair.a.downs, [DownReason::HoldTimer { seconds: 90 }]);
-    assert_eq!(pair.a.downs[0].to_string(), "hold timer expired: nothing heard for 90 s");
+    assert_eq!(
+        pair.a.downs[0].to_string(),
+        "hold timer expired: nothing heard for 90 s"
+    );
     assert!(pair.a.fib.is_empty(), "RFC 4724: a hold timer is no restart");
     pair.silent = false;
     pair.pass(SECOND * 60);
@@ -84,7 +103,10 @@ fn silence_ends_the_session_when_the_hold_timer_expires() {
 fn a_cease_is_told_in_words_and_takes_the_routes_along() {
     let mut pair = joined();
     pair.stop(Side::B, Cease::AdministrativeShutdown);
-    assert_eq!(pair.a.downs, [DownReason::Received(Cease::AdministrativeShutdown.into())]);
+    assert_eq!(
+        pair.a.downs,
+        [DownReason::Received(Cease::AdministrativeShutdown.into())]
+    );
     assert_eq!(pair.b.session.state(), State::Idle);
     assert!(pair.a.fib.is_empty());
     assert_eq!(
@@ -101,14 +123,19 @@ fn a_cease_is_told_in_words_and_takes_the_routes_along() {
 
 #[test]
 fn the_wrong_as_is_refused_with_a_reason() {
-    let mut pair =
-        Pair::new(session_config(65001, 65009, [10, 0, 0, 1]), session_config(65002, 65001, [10, 0, 0, 2]));
+    let mut pair = Pair::new(
+        session_config(65001, 65009, [10, 0, 0, 1]),
+        session_config(65002, 65001, [10, 0, 0, 2]),
+    );
     pair.start();
     pair.pass(SECOND * 30);
     assert!(!pair.established());
     assert_eq!(pair.a.session.last_error(), Some(&DownReason::WrongAs(65002)));
     let told = pair.b.session.last_error().map(ToString::to_string);
-    assert_eq!(told.as_deref(), Some("peer sent NOTIFICATION: OPEN error/bad peer AS (2/2) data fd ea"));
+    assert_eq!(
+        told.as_deref(),
+        Some("peer sent NOTIFICATION: OPEN error/bad peer AS (2/2) data fd ea")
+    );
 }
 
 #[test]
@@ -125,9 +152,15 @@ fn refused_connections_are_retried_ever_more_slowly() {
         pair.pass(wait);
     }
     let gaps: Vec<u64> = attempts.windows(2).map(|w| w[1] - w[0]).collect();
-    assert!(attempts[0] <= 5 && gaps.windows(2).take(3).all(|w| w[0] < w[1]), "{gaps:?}");
+    assert!(
+        attempts[0] <= 5 && gaps.windows(2).take(3).all(|w| w[0] < w[1]),
+        "{gaps:?}"
+    );
     assert!(gaps.iter().all(|g| *g <= 60), "{gaps:?}");
-    assert_eq!(pair.a.session.last_error().map(ToString::to_string).as_deref(), Some("cannot connect: connection refused"));
+    assert_eq!(
+        pair.a.session.last_error().map(ToString::to_string).as_deref(),
+        Some("cannot connect: connection refused")
+    );
     pair.b.alive = true;
     let now = pair.now;
     pair.b.session.start(now);
@@ -294,5 +327,13 @@ fn no_route_is_sent_back_or_accepted_with_our_as_in_it() {
     assert_eq!((counts.received, counts.accepted, counts.advertised), (2, 2, 2));
     let peer: IpAddr = "10.0.0.2".parse().expect("an address");
     assert!(pair.a.rib.routes().iter().all(|r| r.paths.len() == 1));
-    assert_eq!(pair.a.rib.routes().iter().filter(|r| r.paths[0].peer == Some(peer)).count(), 2);
+    assert_eq!(
+        pair.a
+            .rib
+            .routes()
+            .iter()
+            .filter(|r| r.paths[0].peer == Some(peer))
+            .count(),
+        2
+    );
 }

@@ -100,12 +100,23 @@ impl Node {
         });
         rib.set_topology(Topology {
             routes: vec![
-                UnderlayRoute { prefix: net("10.0.0.0/24"), via: None, oif: last },
-                UnderlayRoute { prefix: net("fd00::/64"), via: None, oif: last },
+                UnderlayRoute {
+                    prefix: net("10.0.0.0/24"),
+                    via: None,
+                    oif: last,
+                },
+                UnderlayRoute {
+                    prefix: net("fd00::/64"),
+                    via: None,
+                    oif: last,
+                },
             ],
             addresses: vec![
                 LocalAddress { addr: own, oif: last },
-                LocalAddress { addr: own6.parse().expect("an address"), oif: last },
+                LocalAddress {
+                    addr: own6.parse().expect("an address"),
+                    oif: last,
+                },
             ],
         });
         let accept = Some(Arc::new(Filter::accept_all()));
@@ -134,7 +145,11 @@ impl Node {
     pub(crate) fn originate(&mut self, prefixes: &[&str]) {
         let networks: Vec<Originated> = prefixes
             .iter()
-            .map(|p| Originated { prefix: net(p), blackhole: false, communities: vec![] })
+            .map(|p| Originated {
+                prefix: net(p),
+                blackhole: false,
+                communities: vec![],
+            })
             .collect();
         self.rib.set_networks(&networks);
     }
@@ -218,7 +233,9 @@ impl Pair {
                 .into_iter()
                 .filter(|n| n.alive)
                 .flat_map(|n| [n.session.poll_timeout(), n.rib.poll_timeout()]);
-            let Some(next) = timers.flatten().min().filter(|at| *at <= end) else { break };
+            let Some(next) = timers.flatten().min().filter(|at| *at <= end) else {
+                break;
+            };
             self.now = self.now.max(next);
             let now = self.now;
             for node in [&mut self.a, &mut self.b].into_iter().filter(|n| n.alive) {

@@ -15,14 +15,23 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 fn topology() -> Topology {
     Topology {
-        routes: vec![UnderlayRoute { prefix: net("192.0.2.0/24"), via: None, oif: 1 }],
-        addresses: vec![LocalAddress { addr: "192.0.2.99".parse().expect("an address"), oif: 1 }],
+        routes: vec![UnderlayRoute {
+            prefix: net("192.0.2.0/24"),
+            via: None,
+            oif: 1,
+        }],
+        addresses: vec![LocalAddress {
+            addr: "192.0.2.99".parse().expect("an address"),
+            oif: 1,
+        }],
     }
 }
 
 /// A free port; the listener that found it is closed again.
 fn free_port(host: &str) -> SocketAddr {
-    std::net::TcpListener::bind((host, 0)).and_then(|l| l.local_addr()).expect("a port")
+    std::net::TcpListener::bind((host, 0))
+        .and_then(|l| l.local_addr())
+        .expect("a port")
 }
 
 struct Ends {
@@ -37,7 +46,11 @@ fn ends() -> Ends {
         config.listen = vec![own];
         config.connect_retry_time = 1;
         config.filters.insert("all".into(), Filter::accept_all());
-        config.networks = vec![Originated { prefix: net(network), blackhole: false, communities: vec![] }];
+        config.networks = vec![Originated {
+            prefix: net(network),
+            blackhole: false,
+            communities: vec![],
+        }];
         let mut peer = PeerConfig::new(other.ip(), remote);
         peer.port = other.port();
         peer.local_address = Some(own.ip());
@@ -48,7 +61,10 @@ fn ends() -> Ends {
         config.peers = vec![peer];
         config
     };
-    Ends { a: config(65001, at_a, at_b, 65002, "10.1.0.0/16"), b: config(65002, at_b, at_a, 65001, "10.2.0.0/16") }
+    Ends {
+        a: config(65001, at_a, at_b, 65002, "10.1.0.0/16"),
+        b: config(65002, at_b, at_a, 65001, "10.2.0.0/16"),
+    }
 }
 
 async fn wait_for<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
@@ -60,7 +76,12 @@ async fn wait_for<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -
 }
 
 async fn established(handle: &Handle) -> bool {
-    handle.peers().await.expect("running").iter().all(|p| p.state == "Established")
+    handle
+        .peers()
+        .await
+        .expect("running")
+        .iter()
+        .all(|p| p.state == "Established")
 }
 
 #[tokio::test]
@@ -78,9 +99,16 @@ async fn routes_cross_and_a_new_filter_does_not_flap() {
     one.apply(closed).await.expect("applied");
     wait_for("an empty forwarding plane", || async { fib_a.routes().is_empty() }).await;
     let peers = one.peers().await.expect("running");
-    assert_eq!((peers[0].state, peers[0].times_established, peers[0].prefixes_received), ("Established", 1, 1));
+    assert_eq!(
+        (peers[0].state, peers[0].times_established, peers[0].prefixes_received),
+        ("Established", 1, 1)
+    );
     assert_eq!(peers[0].prefixes_accepted, 0);
-    assert!(peers[0].notes.iter().any(|n| n.contains("no import filter")), "{:?}", peers[0].notes);
+    assert!(
+        peers[0].notes.iter().any(|n| n.contains("no import filter")),
+        "{:?}",
+        peers[0].notes
+    );
     one.apply(a).await.expect("applied");
     wait_for("the route again", || async { fib_a.routes().len() == 1 }).await;
     two.shutdown(Shutdown::Cease).await;
@@ -90,7 +118,10 @@ async fn routes_cross_and_a_new_filter_does_not_flap() {
         told.contains("administrative shutdown") || told.contains("refused")
     })
     .await;
-    assert!(fib_b.routes().is_empty(), "a speaker that leaves for good takes its routes along");
+    assert!(
+        fib_b.routes().is_empty(),
+        "a speaker that leaves for good takes its routes along"
+    );
     one.shutdown(Shutdown::Restart).await;
     assert!(matches!(one.peers().await, Err(Error::Stopped)));
 }
@@ -101,7 +132,10 @@ async fn a_restart_moves_nothing() {
     let (fib_a, fib_b) = (MemoryFib::new(topology()), MemoryFib::new(topology()));
     let one = Speaker::start(a.clone(), fib_a.clone()).await.expect("started");
     let two = Speaker::start(b, fib_b.clone()).await.expect("started");
-    wait_for("routes on both sides", || async { fib_a.routes().len() == 1 && fib_b.routes().len() == 1 }).await;
+    wait_for("routes on both sides", || async {
+        fib_a.routes().len() == 1 && fib_b.routes().len() == 1
+    })
+    .await;
     one.shutdown(Shutdown::Restart).await;
     wait_for("the helper", || async { !established(&two).await }).await;
     assert_eq!((fib_a.routes().len(), fib_b.routes().len()), (1, 1));
@@ -111,7 +145,10 @@ async fn a_restart_moves_nothing() {
         !one.status().await.expect("running").restarting && established(&one).await && established(&two).await
     })
     .await;
-    wait_for("no stale routes", || async { two.peers().await.expect("running")[0].prefixes_stale == 0 }).await;
+    wait_for("no stale routes", || async {
+        two.peers().await.expect("running")[0].prefixes_stale == 0
+    })
+    .await;
     assert_eq!((fib_a.routes().len(), fib_b.routes().len()), (1, 1));
     assert!(fib_a.removed().is_empty() && fib_b.removed().is_empty());
 }
@@ -129,11 +166,20 @@ async fn bad_configurations_change_nothing() {
     busy.listen.push(taken.local_addr().expect("bound"));
     busy.peers.clear();
     let refused = one.apply(busy).await.expect_err("the port is taken").to_string();
-    assert!(refused.starts_with("listen: cannot accept sessions on 127.0.9.3:"), "{refused}");
+    assert!(
+        refused.starts_with("listen: cannot accept sessions on 127.0.9.3:"),
+        "{refused}"
+    );
     assert_eq!(one.peers().await.expect("running").len(), 1);
     let peers = {
-        wait_for("a reason", || async { one.peers().await.expect("running")[0].last_error.is_some() }).await;
+        wait_for("a reason", || async {
+            one.peers().await.expect("running")[0].last_error.is_some()
+        })
+        .await;
         one.peers().await.expect("running")
     };
-    assert_eq!(peers[0].last_error.as_deref(), Some("cannot connect: Connection refused (os error 111)"));
+    assert_eq!(
+        peers[0].last_error.as_deref(),
+        Some("cannot connect: Connection refused (os error 111)")
+    );
 }

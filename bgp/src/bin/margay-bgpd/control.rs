@@ -47,7 +47,10 @@ pub(crate) fn serve(path: &Path, speaker: Handle) -> anyhow::Result<Control> {
             });
         }
     });
-    Ok(Control { path: path.to_owned(), task })
+    Ok(Control {
+        path: path.to_owned(),
+        task,
+    })
 }
 
 async fn answer(mut stream: UnixStream, speaker: &Handle) -> anyhow::Result<()> {

@@ -11,9 +11,9 @@ use crate::fib::{FibHop, FibRoute, LocalAddress, Topology, UnderlayRoute};
 pub(super) fn to_kernel(prefix: &IpNetwork, route: &FibRoute, config: &KernelConfig) -> Route {
     let base = match route {
         FibRoute::Blackhole => Route::blackhole(*prefix),
-        FibRoute::Unicast(hops) => {
-            hops.iter().fold(Route::unicast(*prefix), |r, hop| r.hop(NextHop::via_dev(hop.via, hop.oif)))
-        }
+        FibRoute::Unicast(hops) => hops.iter().fold(Route::unicast(*prefix), |r, hop| {
+            r.hop(NextHop::via_dev(hop.via, hop.oif))
+        }),
     };
     base.protocol(config.protocol).table(config.table).metric(config.metric)
 }
@@ -26,8 +26,17 @@ pub(super) fn from_kernel(route: &Route, config: &KernelConfig) -> Option<FibRou
     match route.kind {
         RouteKind::Blackhole => Some(FibRoute::Blackhole),
         RouteKind::Unicast => {
-            let hop = |h: &NextHop| Some(FibHop { via: h.via?, oif: h.oif? });
-            let mut hops = route.next_hops.iter().map(hop).collect::<Option<smallvec::SmallVec<_>>>()?;
+            let hop = |h: &NextHop| {
+                Some(FibHop {
+                    via: h.via?,
+                    oif: h.oif?,
+                })
+            };
+            let mut hops = route
+                .next_hops
+                .iter()
+                .map(hop)
+                .collect::<Option<smallvec::SmallVec<_>>>()?;
             hops.sort_unstable();
             Some(FibRoute::Unicast(hops))
         }
@@ -36,14 +45,24 @@ pub(super) fn from_kernel(route: &Route, config: &KernelConfig) -> Option<FibRou
 }
 
 pub(super) fn topology(addrs: &[Addr], routes: &[Route], own_protocol: u8) -> Topology {
-    let addresses = addrs.iter().filter(|a| !a.tentative).map(|a| LocalAddress { addr: a.network.ip(), oif: a.link });
+    let addresses = addrs.iter().filter(|a| !a.tentative).map(|a| LocalAddress {
+        addr: a.network.ip(),
+        oif: a.link,
+    });
     let underlay = routes.iter().filter_map(|r| {
         let usable = r.protocol != own_protocol && r.kind == RouteKind::Unicast && r.dst.prefix() > 0;
         let hop = r.next_hops.iter().find(|h| !h.dead)?;
         let link_local = matches!(r.dst.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local());
-        (usable && !link_local).then_some(UnderlayRoute { prefix: r.dst, via: hop.via, oif: hop.oif? })
+        (usable && !link_local).then_some(UnderlayRoute {
+            prefix: r.dst,
+            via: hop.via,
+            oif: hop.oif?,
+        })
     });
-    let mut topology = Topology { routes: underlay.collect(), addresses: addresses.collect() };
+    let mut topology = Topology {
+        routes: underlay.collect(),
+        addresses: addresses.collect(),
+    };
     topology.routes.sort_unstable();
     topology.routes.dedup();
     topology.addresses.sort_unstable();

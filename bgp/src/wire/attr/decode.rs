@@ -29,7 +29,14 @@ pub(in crate::wire) fn split(input: &[u8]) -> IResult<&[u8], RawAttribute<'_>> {
         (input, u16::from(len))
     };
     let (input, value) = take(len).parse(input)?;
-    Ok((input, RawAttribute { flags: flags & !flag::EXTENDED, code, value }))
+    Ok((
+        input,
+        RawAttribute {
+            flags: flags & !flag::EXTENDED,
+            code,
+            value,
+        },
+    ))
 }
 
 /// Attributes that only matter until all are read: the four-octet twins of RFC 6793.
@@ -82,7 +89,10 @@ pub(in crate::wire) fn decode_attribute(
         code::LOCAL_PREF => attrs.local_pref = Some(u32::from_be_bytes(array(value).ok_or(Reaction::Withdraw)?)),
         code::ORIGINATOR_ID => attrs.originator_id = Some(array::<4>(value).ok_or(Reaction::Withdraw)?.into()),
         code::CLUSTER_LIST => {
-            attrs.cluster_list = chunks::<4>(value).ok_or(Reaction::Withdraw)?.map(Ipv4Addr::from).collect();
+            attrs.cluster_list = chunks::<4>(value)
+                .ok_or(Reaction::Withdraw)?
+                .map(Ipv4Addr::from)
+                .collect();
         }
         code::ATOMIC_AGGREGATE => {
             if !value.is_empty() {
@@ -94,8 +104,10 @@ pub(in crate::wire) fn decode_attribute(
             attrs.aggregator = Some(aggregator(value, options.as4).ok_or(Reaction::Discard)?);
         }
         code::COMMUNITIES => {
-            attrs.communities =
-                chunks::<4>(value).ok_or(Reaction::Withdraw)?.map(|c| Community(u32::from_be_bytes(c))).collect();
+            attrs.communities = chunks::<4>(value)
+                .ok_or(Reaction::Withdraw)?
+                .map(|c| Community(u32::from_be_bytes(c)))
+                .collect();
         }
         code::EXT_COMMUNITIES => {
             attrs.ext_communities = chunks::<8>(value).ok_or(Reaction::Withdraw)?.collect();
@@ -110,7 +122,10 @@ pub(in crate::wire) fn decode_attribute(
         code::AS4_PATH | code::AS4_AGGREGATOR if options.as4 => return Err(Reaction::Discard),
         code::AS4_PATH => {
             let path = as_path(value, true).ok_or(Reaction::Discard)?;
-            let kept = path.0.into_iter().filter(|s| matches!(s, Segment::Sequence(_) | Segment::Set(_)));
+            let kept = path
+                .0
+                .into_iter()
+                .filter(|s| matches!(s, Segment::Sequence(_) | Segment::Set(_)));
             extra.as4_path = Some(AsPath(kept.collect()));
         }
         code::AS4_AGGREGATOR => extra.as4_aggregator = Some(aggregator(value, true).ok_or(Reaction::Discard)?),
@@ -143,7 +158,11 @@ fn check_flags(raw: &RawAttribute<'_>) -> Result<(), Reaction> {
         | code::LARGE_COMMUNITIES => flag::OPTIONAL | flag::TRANSITIVE,
         _ => return Ok(()),
     };
-    if raw.flags & (flag::OPTIONAL | flag::TRANSITIVE) == expected { Ok(()) } else { Err(Reaction::Withdraw) }
+    if raw.flags & (flag::OPTIONAL | flag::TRANSITIVE) == expected {
+        Ok(())
+    } else {
+        Err(Reaction::Withdraw)
+    }
 }
 
 fn as_path(mut input: &[u8], as4: bool) -> Option<AsPath> {
@@ -156,7 +175,13 @@ fn as_path(mut input: &[u8], as4: bool) -> Option<AsPath> {
         }
         let asns = rest[..octets]
             .chunks_exact(width)
-            .map(|c| if as4 { word(c) } else { u32::from(u16::from_be_bytes([c[0], c[1]])) })
+            .map(|c| {
+                if as4 {
+                    word(c)
+                } else {
+                    u32::from(u16::from_be_bytes([c[0], c[1]]))
+                }
+            })
             .collect();
         segments.push(match kind {
             1 => Segment::Set(asns),
@@ -172,12 +197,14 @@ fn as_path(mut input: &[u8], as4: bool) -> Option<AsPath> {
 
 fn aggregator(value: &[u8], as4: bool) -> Option<Aggregator> {
     match (value, as4) {
-        ([a, b, c, d, rest @ ..], true) => {
-            Some(Aggregator { asn: word(&[*a, *b, *c, *d]), router_id: array::<4>(rest)?.into() })
-        }
-        ([a, b, rest @ ..], false) => {
-            Some(Aggregator { asn: u16::from_be_bytes([*a, *b]).into(), router_id: array::<4>(rest)?.into() })
-        }
+        ([a, b, c, d, rest @ ..], true) => Some(Aggregator {
+            asn: word(&[*a, *b, *c, *d]),
+            router_id: array::<4>(rest)?.into(),
+        }),
+        ([a, b, rest @ ..], false) => Some(Aggregator {
+            asn: u16::from_be_bytes([*a, *b]).into(),
+            router_id: array::<4>(rest)?.into(),
+        }),
         _ => None,
     }
 }
