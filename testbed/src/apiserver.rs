@@ -84,7 +84,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { history: 10_000, watch_buffer: 2_000, bookmark_interval: Duration::from_secs(60) }
+        Self {
+            history: 10_000,
+            watch_buffer: 2_000,
+            bookmark_interval: Duration::from_secs(60),
+        }
     }
 }
 
@@ -92,7 +96,14 @@ impl Config {
     /// A server in memory on these sockets.
     pub fn new(listeners: Vec<TcpListener>, token: impl Into<String>) -> Self {
         let limits = Limits::default();
-        Self { listeners, state_file: None, tls_dir: None, names: Vec::new(), token: token.into(), limits }
+        Self {
+            listeners,
+            state_file: None,
+            tls_dir: None,
+            names: Vec::new(),
+            token: token.into(),
+            limits,
+        }
     }
 }
 
@@ -131,12 +142,20 @@ impl Server {
         if config.token.is_empty() {
             return Err(StartError::EmptyToken);
         }
-        let addresses: Vec<SocketAddr> = config.listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+        let addresses: Vec<SocketAddr> = config
+            .listeners
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<Result<_, _>>()?;
         let tls = tls::prepare(config.tls_dir.as_deref(), certificate_names(&addresses, config.names))?;
         let limits = config.limits;
         let registry = Registry::open(config.state_file.as_deref(), limits.history, limits.watch_buffer)?;
         let bookmark_interval = limits.bookmark_interval;
-        let shared = Arc::new(http::Shared { registry, token: config.token.clone(), bookmark_interval });
+        let shared = Arc::new(http::Shared {
+            registry,
+            token: config.token.clone(),
+            bookmark_interval,
+        });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("apiserver")
@@ -149,7 +168,12 @@ impl Server {
             runtime.spawn(http::serve(listener, tls.acceptor.clone(), shared.clone()));
         }
         drop(guard);
-        Ok(Self { runtime: Some(runtime), addresses, ca_pem: tls.ca_pem, token: config.token })
+        Ok(Self {
+            runtime: Some(runtime),
+            addresses,
+            ca_pem: tls.ca_pem,
+            token: config.token,
+        })
     }
 
     /// The listeners' addresses, in the order given.
@@ -190,8 +214,16 @@ impl Drop for Server {
 }
 
 fn certificate_names(addresses: &[SocketAddr], extra: Vec<String>) -> Vec<String> {
-    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", "kubernetes.default.svc"].map(str::to_owned).into();
-    names.extend(addresses.iter().map(|a| a.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", "kubernetes.default.svc"]
+        .map(str::to_owned)
+        .into();
+    names.extend(
+        addresses
+            .iter()
+            .map(|a| a.ip())
+            .filter(|ip| !ip.is_unspecified())
+            .map(|ip| ip.to_string()),
+    );
     names.extend(extra);
     names.sort();
     names.dedup();

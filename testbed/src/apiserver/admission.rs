@@ -38,7 +38,10 @@ pub(crate) fn on_create(resource: &Resource, object: &mut Value) -> Result<()> {
 fn pod(object: &mut Value) {
     let spec = &mut object["spec"];
     if spec["serviceAccountName"].as_str().is_none_or(str::is_empty) {
-        let old_name = spec["serviceAccount"].as_str().filter(|s| !s.is_empty()).unwrap_or("default");
+        let old_name = spec["serviceAccount"]
+            .as_str()
+            .filter(|s| !s.is_empty())
+            .unwrap_or("default");
         spec["serviceAccountName"] = old_name.into();
     }
     spec["serviceAccount"] = spec["serviceAccountName"].clone();
@@ -65,7 +68,12 @@ fn container(container: &mut Value, host_network: bool) {
     if container["resources"].is_null() {
         container["resources"] = json!({});
     }
-    for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+    for port in container
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         if host_network && port.is_object() && port["hostPort"].is_null() {
             port["hostPort"] = port["containerPort"].clone();
         }
@@ -80,15 +88,24 @@ fn new_pod(object: &mut Value) {
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = |t: &Value| (t["key"] == key || t["key"].is_null()) && t["effect"] != "NoSchedule";
         if !tolerations.iter().any(tolerated) {
-            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
+            tolerations
+                .push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
         }
     }
     spec["tolerations"] = tolerations.into();
     let asks = |list: &str| {
         let containers = spec[list].as_array().map(Vec::as_slice).unwrap_or_default();
-        containers.iter().any(|c| ["limits", "requests"].iter().any(|k| c["resources"][*k].as_object().is_some_and(|m| !m.is_empty())))
+        containers.iter().any(|c| {
+            ["limits", "requests"]
+                .iter()
+                .any(|k| c["resources"][*k].as_object().is_some_and(|m| !m.is_empty()))
+        })
     };
-    let class = if asks("containers") || asks("initContainers") { "Burstable" } else { "BestEffort" };
+    let class = if asks("containers") || asks("initContainers") {
+        "Burstable"
+    } else {
+        "BestEffort"
+    };
     object["status"] = json!({"phase": "Pending", "qosClass": class});
 }
 
@@ -101,7 +118,9 @@ fn namespace(object: &mut Value) {
 }
 
 fn secret(object: &mut Value) {
-    let Some(plain) = object.as_object_mut().and_then(|o| o.remove("stringData")) else { return };
+    let Some(plain) = object.as_object_mut().and_then(|o| o.remove("stringData")) else {
+        return;
+    };
     for (key, text) in plain.as_object().into_iter().flatten() {
         object["data"][key.as_str()] = STANDARD.encode(text.as_str().unwrap_or_default()).into();
     }
@@ -114,6 +133,10 @@ fn network_policy(object: &mut Value) {
     }
     if spec["policyTypes"].as_array().is_none_or(Vec::is_empty) {
         let egress = spec["egress"].as_array().is_some_and(|e| !e.is_empty());
-        spec["policyTypes"] = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+        spec["policyTypes"] = if egress {
+            json!(["Ingress", "Egress"])
+        } else {
+            json!(["Ingress"])
+        };
     }
 }

@@ -9,7 +9,10 @@ use super::catalog::{Origin, Resource};
 /// Every built-in resource, in the order of the table.
 pub(crate) fn resources() -> Vec<Resource> {
     let lines = include_str!("builtin/kinds.txt").lines();
-    lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(resource).collect()
+    lines
+        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+        .map(resource)
+        .collect()
 }
 
 /// The schema of a type of `types.txt`.
@@ -51,7 +54,11 @@ fn resource(line: &str) -> Resource {
         singular: singular.to_owned(),
         kind: kind.to_owned(),
         list_kind: format!("{kind}List"),
-        short_names: if short == "-" { vec![] } else { short.split(',').map(str::to_owned).collect() },
+        short_names: if short == "-" {
+            vec![]
+        } else {
+            short.split(',').map(str::to_owned).collect()
+        },
         categories: if flag("all") { vec!["all".to_owned()] } else { vec![] },
         namespaced: scope == "namespaced",
         storage: format!("{storage_group}/{plural}").into(),
@@ -67,7 +74,9 @@ fn resource(line: &str) -> Resource {
 }
 
 fn parse_types() -> BTreeMap<String, Value> {
-    let text = include_str!("builtin/types.txt").lines().filter(|l| !l.starts_with('#'));
+    let text = include_str!("builtin/types.txt")
+        .lines()
+        .filter(|l| !l.starts_with('#'));
     let mut sources: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut current = "";
     for word in text.flat_map(str::split_whitespace) {
@@ -79,7 +88,10 @@ fn parse_types() -> BTreeMap<String, Value> {
             None => sources.entry(current).or_default().push(word),
         }
     }
-    sources.keys().map(|name| ((*name).to_owned(), expand(&sources, name))).collect()
+    sources
+        .keys()
+        .map(|name| ((*name).to_owned(), expand(&sources, name)))
+        .collect()
 }
 
 fn expand(sources: &BTreeMap<&str, Vec<&str>>, name: &str) -> Value {
@@ -142,11 +154,21 @@ mod tests {
     #[test]
     fn the_tables_are_well_formed() {
         for resource in resources() {
-            assert!(resource.schema["properties"]["metadata"]["properties"]["name"].is_object(), "{}", resource.kind);
+            assert!(
+                resource.schema["properties"]["metadata"]["properties"]["name"].is_object(),
+                "{}",
+                resource.kind
+            );
             let known = resource.schema["properties"].as_object().map(serde_json::Map::len);
-            assert!(known > Some(3) || resource.origin == Origin::Absent, "{} has no type in types.txt", resource.kind);
+            assert!(
+                known > Some(3) || resource.origin == Origin::Absent,
+                "{} has no type in types.txt",
+                resource.kind
+            );
         }
-        let word_count = include_str!("builtin/kinds.txt").lines().filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let word_count = include_str!("builtin/kinds.txt")
+            .lines()
+            .filter(|l| !l.is_empty() && !l.starts_with('#'));
         assert!(word_count.clone().all(|l| l.split_whitespace().count() == 8));
         let containers = &schema_of("Pod")["properties"]["spec"]["properties"]["containers"];
         assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));

@@ -48,7 +48,11 @@ pub(crate) enum Origin {
 impl Resource {
     /// `v1`, or `group/version`.
     pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     pub(crate) fn is_core(&self, kind: &str) -> bool {
@@ -56,12 +60,25 @@ impl Resource {
     }
 
     pub(crate) fn verbs(&self) -> &'static [&'static str] {
-        &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+        &[
+            "create",
+            "delete",
+            "deletecollection",
+            "get",
+            "list",
+            "patch",
+            "update",
+            "watch",
+        ]
     }
 
     pub(crate) fn subresources(&self) -> Vec<&'static str> {
         let status = if self.status { vec!["status"] } else { vec![] };
-        if self.is_core("Pod") { vec!["binding", "status"] } else { status }
+        if self.is_core("Pod") {
+            vec!["binding", "status"]
+        } else {
+            status
+        }
     }
 }
 
@@ -74,7 +91,10 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     pub(crate) fn new() -> Self {
-        Self { builtin: builtin::resources().into_iter().map(Arc::new).collect(), custom: BTreeMap::new() }
+        Self {
+            builtin: builtin::resources().into_iter().map(Arc::new).collect(),
+            custom: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
@@ -82,7 +102,9 @@ impl Catalog {
     }
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
-        self.all().find(|r| r.group == group && r.version == version && r.plural == plural).cloned()
+        self.all()
+            .find(|r| r.group == group && r.version == version && r.plural == plural)
+            .cloned()
     }
 
     pub(crate) fn find_kind(&self, group: &str, kind: &str) -> Option<Arc<Resource>> {
@@ -100,7 +122,8 @@ impl Catalog {
 
     /// Replaces what the definition `name` serves.
     pub(crate) fn set_custom(&mut self, name: &str, resources: Vec<Resource>) {
-        self.custom.insert(name.to_owned(), resources.into_iter().map(Arc::new).collect());
+        self.custom
+            .insert(name.to_owned(), resources.into_iter().map(Arc::new).collect());
     }
 
     pub(crate) fn remove_custom(&mut self, name: &str) {

@@ -19,7 +19,10 @@ pub(crate) fn prepare(definition: &mut Value, old: Option<&Value>) -> Result<()>
             "the lab's API server does not call conversion webhooks: set spec.conversion.strategy: None",
         ));
     }
-    let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
+    let kind = definition["spec"]["names"]["kind"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let names = &mut definition["spec"]["names"];
     if names["singular"].as_str().is_none_or(str::is_empty) {
         names["singular"] = kind.to_lowercase().into();
@@ -30,20 +33,29 @@ pub(crate) fn prepare(definition: &mut Value, old: Option<&Value>) -> Result<()>
     if definition["spec"]["conversion"].is_null() {
         definition["spec"]["conversion"] = json!({"strategy": "None"});
     }
-    let storage = versions(definition).find(|v| v["storage"] == true).map(|v| v["name"].clone());
-    let mut stored = old.and_then(|o| o["status"]["storedVersions"].as_array().cloned()).unwrap_or_default();
+    let storage = versions(definition)
+        .find(|v| v["storage"] == true)
+        .map(|v| v["name"].clone());
+    let mut stored = old
+        .and_then(|o| o["status"]["storedVersions"].as_array().cloned())
+        .unwrap_or_default();
     if let Some(version) = storage.filter(|v| !stored.contains(v)) {
         stored.push(version);
     }
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": time::now()})
-    };
-    let conditions = old.map(|o| o["status"]["conditions"].clone()).filter(Value::is_array).unwrap_or_else(|| {
-        json!([
-            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-        ])
-    });
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": time::now()});
+    let conditions = old
+        .map(|o| o["status"]["conditions"].clone())
+        .filter(Value::is_array)
+        .unwrap_or_else(|| {
+            json!([
+                condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+                condition(
+                    "Established",
+                    "InitialNamesAccepted",
+                    "the initial names have been accepted"
+                ),
+            ])
+        });
     definition["status"] = json!({
         "acceptedNames": definition["spec"]["names"], "storedVersions": stored, "conditions": conditions,
     });
@@ -62,11 +74,19 @@ pub(crate) fn validate(definition: &Value, old: Option<&Value>) -> Vec<FieldErro
         errors.push(FieldError::invalid("metadata.name", &json!(name), why));
     }
     if !text(&spec["group"]).contains('.') {
-        errors.push(FieldError::invalid("spec.group", &spec["group"], "should be a domain with at least one dot"));
+        errors.push(FieldError::invalid(
+            "spec.group",
+            &spec["group"],
+            "should be a domain with at least one dot",
+        ));
     }
     for field in ["scope", "group"] {
         if old.is_some_and(|o| o["spec"][field] != spec[field]) {
-            errors.push(FieldError::invalid(format!("spec.{field}"), &spec[field], "field is immutable"));
+            errors.push(FieldError::invalid(
+                format!("spec.{field}"),
+                &spec[field],
+                "field is immutable",
+            ));
         }
     }
     if versions(definition).filter(|v| v["storage"] == true).count() != 1 {
@@ -81,11 +101,19 @@ pub(crate) fn validate(definition: &Value, old: Option<&Value>) -> Vec<FieldErro
             continue;
         }
         if root["type"] != "object" {
-            errors.push(FieldError::invalid(format!("{at}.type"), &root["type"], "must be object at the root"));
+            errors.push(FieldError::invalid(
+                format!("{at}.type"),
+                &root["type"],
+                "must be object at the root",
+            ));
         }
         structural(root, &at, &mut errors);
         for fault in compile_faults(&kube_cel::compile_schema(root)) {
-            errors.push(FieldError::invalid(format!("{at}.x-kubernetes-validations"), &Value::Null, fault));
+            errors.push(FieldError::invalid(
+                format!("{at}.x-kubernetes-validations"),
+                &Value::Null,
+                fault,
+            ));
         }
     }
     errors
@@ -99,7 +127,11 @@ pub(crate) fn resources(definition: &Value) -> Vec<Resource> {
     let (group, plural) = (text(&spec["group"]), text(&names["plural"]));
     let resource = |version: &Value| {
         let root = &version["schema"]["openAPIV3Schema"];
-        let warning = format!("{group}/{} {} is deprecated", text(&version["name"]), text(&names["kind"]));
+        let warning = format!(
+            "{group}/{} {} is deprecated",
+            text(&version["name"]),
+            text(&names["kind"])
+        );
         let own_warning = version["deprecationWarning"].as_str().map(str::to_owned);
         Resource {
             group: group.clone(),
@@ -123,32 +155,50 @@ pub(crate) fn resources(definition: &Value) -> Vec<Resource> {
                 .map(|f| text(&f["jsonPath"]).trim_start_matches('.').to_owned())
                 .collect(),
             origin: Origin::Custom,
-            columns: version["additionalPrinterColumns"].as_array().cloned().unwrap_or_default(),
+            columns: version["additionalPrinterColumns"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default(),
             deprecation: (version["deprecated"] == true).then(|| own_warning.unwrap_or(warning)),
         }
     };
-    versions(definition).filter(|v| v["served"] == true).map(resource).collect()
+    versions(definition)
+        .filter(|v| v["served"] == true)
+        .map(resource)
+        .collect()
 }
 
 /// Evaluates the `x-kubernetes-validations` of a custom resource; `old` makes transition rules count.
 pub(crate) fn check_rules(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let Some(rules) = &resource.rules else { return Vec::new() };
-    let Err(found) = kube_cel::validate_compiled(rules, object, old) else { return Vec::new() };
+    let Some(rules) = &resource.rules else {
+        return Vec::new();
+    };
+    let Err(found) = kube_cel::validate_compiled(rules, object, old) else {
+        return Vec::new();
+    };
     found.iter().map(|e| rule_error(object, e)).collect()
 }
 
 fn rule_error(object: &Value, error: &kube_cel::ValidationError) -> FieldError {
-    let field = if error.field_path.is_empty() { "<nil>".to_owned() } else { error.field_path.clone() };
+    let field = if error.field_path.is_empty() {
+        "<nil>".to_owned()
+    } else {
+        error.field_path.clone()
+    };
     let reason = match error.reason.as_deref() {
         Some("FieldValueForbidden") => return FieldError::forbidden(field, &error.message),
         Some("FieldValueRequired") => return FieldError::required(field, &error.message),
         Some("FieldValueDuplicate") => "FieldValueDuplicate",
         _ => "FieldValueInvalid",
     };
-    let value = error.field_path.split(['.', '[', ']']).filter(|s| !s.is_empty()).try_fold(object, |at, step| match at {
-        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
-        _ => at.get(step),
-    });
+    let value = error
+        .field_path
+        .split(['.', '[', ']'])
+        .filter(|s| !s.is_empty())
+        .try_fold(object, |at, step| match at {
+            Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+            _ => at.get(step),
+        });
     let kind = match value {
         Some(Value::String(_)) => "string",
         Some(Value::Number(n)) if n.is_f64() => "number",
@@ -157,7 +207,11 @@ fn rule_error(object: &Value, error: &kube_cel::ValidationError) -> FieldError {
         Some(Value::Array(_)) => "array",
         _ => "object",
     };
-    FieldError { reason, field, message: format!("Invalid value: \"{kind}\": {}", error.message) }
+    FieldError {
+        reason,
+        field,
+        message: format!("Invalid value: \"{kind}\": {}", error.message),
+    }
 }
 
 fn versions(definition: &Value) -> impl Iterator<Item = &Value> {
@@ -173,8 +227,16 @@ fn has_rules(schema: &Value) -> bool {
 }
 
 fn compile_faults(compiled: &kube_cel::CompiledSchema) -> Vec<String> {
-    let mut faults: Vec<String> = compiled.compilation_errors().iter().map(|e| format!("compilation failed: {e}")).collect();
-    let children = compiled.properties.values().chain(compiled.items.as_deref()).chain(compiled.additional_properties.as_deref());
+    let mut faults: Vec<String> = compiled
+        .compilation_errors()
+        .iter()
+        .map(|e| format!("compilation failed: {e}"))
+        .collect();
+    let children = compiled
+        .properties
+        .values()
+        .chain(compiled.items.as_deref())
+        .chain(compiled.additional_properties.as_deref());
     faults.extend(children.flat_map(compile_faults));
     faults
 }
@@ -184,7 +246,10 @@ fn structural(node: &Value, at: &str, errors: &mut Vec<FieldError>) {
     let typed = node["type"].is_string();
     let exempt = node["x-kubernetes-int-or-string"] == true || node["x-kubernetes-preserve-unknown-fields"] == true;
     if !typed && !exempt {
-        errors.push(FieldError::required(format!("{at}.type"), "must not be empty for specified object fields"));
+        errors.push(FieldError::required(
+            format!("{at}.type"),
+            "must not be empty for specified object fields",
+        ));
     }
     if node["properties"].is_object() && node["additionalProperties"].is_object() {
         let why = "additionalProperties and properties are mutual exclusive";
@@ -206,7 +271,10 @@ fn structural(node: &Value, at: &str, errors: &mut Vec<FieldError>) {
     for (name, child) in node["properties"].as_object().into_iter().flatten() {
         structural(child, &format!("{at}.properties[{name}]"), errors);
     }
-    for field in ["items", "additionalProperties"].into_iter().filter(|f| node[*f].is_object()) {
+    for field in ["items", "additionalProperties"]
+        .into_iter()
+        .filter(|f| node[*f].is_object())
+    {
         structural(&node[field], &format!("{at}.{field}"), errors);
     }
 }

@@ -21,7 +21,11 @@ pub(crate) fn core_versions() -> Value {
 
 /// `/apis`.
 pub(crate) fn groups(resources: &[Arc<Resource>]) -> Value {
-    let groups: Vec<Value> = by_group(resources).iter().filter(|(g, _)| !g.is_empty()).map(|(g, v)| group_of(g, v)).collect();
+    let groups: Vec<Value> = by_group(resources)
+        .iter()
+        .filter(|(g, _)| !g.is_empty())
+        .map(|(g, v)| group_of(g, v))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -103,7 +107,12 @@ type Versions<'a> = BTreeMap<&'a str, Vec<&'a Resource>>;
 fn by_group(resources: &[Arc<Resource>]) -> BTreeMap<&str, Versions<'_>> {
     let mut groups: BTreeMap<&str, Versions<'_>> = BTreeMap::new();
     for resource in resources {
-        groups.entry(&resource.group).or_default().entry(&resource.version).or_default().push(resource);
+        groups
+            .entry(&resource.group)
+            .or_default()
+            .entry(&resource.version)
+            .or_default()
+            .push(resource);
     }
     groups
 }

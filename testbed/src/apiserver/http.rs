@@ -48,13 +48,17 @@ pub(super) async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: 
 
 async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await else { return };
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await else {
+        return;
+    };
     let service = hyper::service::service_fn(move |request| {
         let shared = shared.clone();
         async move { Ok::<_, Infallible>(respond(request, &shared).await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60));
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(60));
     if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "connection ended");
     }
@@ -64,7 +68,9 @@ type ResponseBody = Either<Full<Bytes>, WatchBody>;
 
 async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<ResponseBody> {
     let line = format!("{} {}", request.method(), request.uri());
-    let answer = answer(request, shared).await.unwrap_or_else(|e| Answer::json(e.code, e.to_json()));
+    let answer = answer(request, shared)
+        .await
+        .unwrap_or_else(|e| Answer::json(e.code, e.to_json()));
     tracing::debug!(request = line, code = answer.code, "served");
     let body = match answer.watch {
         Some(watch) => Either::Right(watch),
@@ -100,8 +106,14 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Answer> {
 }
 
 fn authenticate(request: &Request<Incoming>, token: &str) -> Result<()> {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let given = given.and_then(|v| v.strip_prefix("Bearer ")).map(str::trim).unwrap_or_default();
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|v| v.to_str().ok());
+    let given = given
+        .and_then(|v| v.strip_prefix("Bearer "))
+        .map(str::trim)
+        .unwrap_or_default();
     // Without an early exit, so that the time taken tells nothing of the token.
     let differences = given.bytes().zip(token.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
     if given.len() == token.len() && differences == 0 && !token.is_empty() {

@@ -18,7 +18,10 @@ pub(crate) const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openap
 pub(crate) fn v3_index(resources: &[Arc<Resource>]) -> Value {
     let url = |r: &Arc<Resource>| {
         let root = root(r);
-        (root.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{root}")}))
+        (
+            root.clone(),
+            json!({"serverRelativeURL": format!("/openapi/v3/{root}")}),
+        )
     };
     json!({"paths": resources.iter().map(url).collect::<serde_json::Map<_, _>>()})
 }
@@ -41,7 +44,10 @@ pub(crate) fn v3(resources: &[Arc<Resource>], document: &str) -> Option<Value> {
         paths.insert(path(resource), json!({"patch": patch}));
         let mut schema = (*resource.schema).clone();
         schema["x-kubernetes-group-version-kind"] = json!([gvk]);
-        schemas.insert(format!("{}.{}.{}", resource.group, resource.version, resource.kind), schema);
+        schemas.insert(
+            format!("{}.{}.{}", resource.group, resource.version, resource.kind),
+            schema,
+        );
     }
     (!mine.is_empty()).then(|| {
         json!({"openapi": "3.0.0", "info": {"title": "margay-lab", "version": "v1"}, "paths": paths, "components": {"schemas": schemas}})
@@ -56,7 +62,10 @@ pub(crate) fn v2_json() -> Value {
 /// `/openapi/v2` as protobuf.
 pub(crate) fn v2_protobuf(resources: &[Arc<Resource>]) -> Vec<u8> {
     let info = [text(1, "margay-lab"), text(2, "v1")].concat();
-    let paths: Vec<u8> = resources.iter().flat_map(|r| field(2, &[text(1, &path(r)), field(2, &patch_item(r))].concat())).collect();
+    let paths: Vec<u8> = resources
+        .iter()
+        .flat_map(|r| field(2, &[text(1, &path(r)), field(2, &patch_item(r))].concat()))
+        .collect();
     [text(1, "2.0"), field(2, &info), field(8, &paths)].concat()
 }
 
@@ -68,8 +77,17 @@ fn patch_item(resource: &Resource) -> Vec<u8> {
         field(8, &field(1, &field(2, &field(3, &query))))
     };
     let gvk = json!({"group": resource.group, "kind": resource.kind, "version": resource.version});
-    let extension = [text(1, "x-kubernetes-group-version-kind"), field(2, &text(2, &gvk.to_string()))].concat();
-    let operation = [parameter("dryRun"), parameter("fieldManager"), parameter("fieldValidation"), field(13, &extension)];
+    let extension = [
+        text(1, "x-kubernetes-group-version-kind"),
+        field(2, &text(2, &gvk.to_string())),
+    ]
+    .concat();
+    let operation = [
+        parameter("dryRun"),
+        parameter("fieldManager"),
+        parameter("fieldValidation"),
+        field(13, &extension),
+    ];
     field(8, &operation.concat())
 }
 
@@ -96,7 +114,11 @@ fn root(resource: &Resource) -> String {
 }
 
 fn path(resource: &Resource) -> String {
-    let namespace = if resource.namespaced { "namespaces/{namespace}/" } else { "" };
+    let namespace = if resource.namespaced {
+        "namespaces/{namespace}/"
+    } else {
+        ""
+    };
     format!("/{}/{namespace}{}/{{name}}", root(resource), resource.plural)
 }
 

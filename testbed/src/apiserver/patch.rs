@@ -30,15 +30,16 @@ pub(crate) fn patch(content_type: &str, resource: &Resource, target: &mut Value,
         }
         _ => {
             let kinds = match resource.origin {
-                Origin::Custom => "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+                Origin::Custom => {
+                    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+                }
                 Origin::BuiltIn | Origin::Absent => {
                     "application/json-patch+json, application/merge-patch+json, \
                      application/strategic-merge-patch+json, application/apply-patch+yaml"
                 }
             };
-            let why = format!(
-                "the body of the request was in an unknown format - accepted media types include: {kinds}"
-            );
+            let why =
+                format!("the body of the request was in an unknown format - accepted media types include: {kinds}");
             Err(ApiError::new(415, "UnsupportedMediaType", why))
         }
     }

@@ -37,13 +37,18 @@ type Message = BTreeMap<u64, (&'static str, &'static str)>;
 static MESSAGES: LazyLock<BTreeMap<&'static str, Message>> = LazyLock::new(|| {
     let mut messages: BTreeMap<&str, Message> = BTreeMap::new();
     let mut current = "";
-    let lines = include_str!("builtin/protobuf.txt").lines().filter(|l| !l.starts_with('#'));
+    let lines = include_str!("builtin/protobuf.txt")
+        .lines()
+        .filter(|l| !l.starts_with('#'));
     for word in lines.flat_map(str::split_whitespace) {
         if let Some(name) = word.strip_prefix('%') {
             current = name;
         } else if let Some((number, field)) = word.split_once(':') {
             let known = messages.entry(current).or_default();
-            known.insert(number.parse().unwrap_or_default(), field.split_once('=').unwrap_or((field, "")));
+            known.insert(
+                number.parse().unwrap_or_default(),
+                field.split_once('=').unwrap_or((field, "")),
+            );
         }
     }
     messages
@@ -67,17 +72,35 @@ fn message(name: &str, bytes: &[u8]) -> Option<Value> {
     let table = MESSAGES.get(name)?;
     let mut object = Map::new();
     for (number, wire) in fields(bytes)? {
-        let Some((field, kind)) = table.get(&number) else { continue };
+        let Some((field, kind)) = table.get(&number) else {
+            continue;
+        };
         let list = kind.strip_prefix('[').and_then(|k| k.strip_suffix(']'));
         match (*kind, list, wire) {
             (_, Some(item), Wire::Bytes(bytes)) => {
-                let item = if item.is_empty() { text(bytes)?.into() } else { message(item, bytes)? };
-                object.entry(*field).or_insert_with(|| json!([])).as_array_mut()?.push(item);
+                let item = if item.is_empty() {
+                    text(bytes)?.into()
+                } else {
+                    message(item, bytes)?
+                };
+                object
+                    .entry(*field)
+                    .or_insert_with(|| json!([]))
+                    .as_array_mut()?
+                    .push(item);
             }
             ("m" | "B", None, Wire::Bytes(bytes)) => {
                 let (key, value) = entry(bytes)?;
-                let value = if *kind == "B" { STANDARD.encode(value) } else { text(value)? };
-                object.entry(*field).or_insert_with(|| json!({})).as_object_mut()?.insert(key, value.into());
+                let value = if *kind == "B" {
+                    STANDARD.encode(value)
+                } else {
+                    text(value)?
+                };
+                object
+                    .entry(*field)
+                    .or_insert_with(|| json!({}))
+                    .as_object_mut()?
+                    .insert(key, value.into());
             }
             // Go writes empty strings and zero times that JSON leaves out.
             ("" | "t", None, Wire::Bytes([])) => {}
@@ -98,7 +121,13 @@ fn message(name: &str, bytes: &[u8]) -> Option<Value> {
 
 fn entry(bytes: &[u8]) -> Option<(String, &[u8])> {
     let parts = fields(bytes)?;
-    let part = |number| parts.iter().find(|(n, _)| *n == number).and_then(|(_, w)| w.bytes()).unwrap_or_default();
+    let part = |number| {
+        parts
+            .iter()
+            .find(|(n, _)| *n == number)
+            .and_then(|(_, w)| w.bytes())
+            .unwrap_or_default()
+    };
     Some((text(part(1))?, part(2)))
 }
 
@@ -148,8 +177,16 @@ mod tests {
         // TypeMeta {v1, Namespace}; Namespace {metadata {name "demo", namespace ""}, spec {}, status {phase ""}}.
         let body = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09Namespace\x12\x10\x0a\x08\x0a\x04demo\x1a\x00\x12\x00\x1a\x02\x0a\x00\x1a\x00\"\x00";
         let object = decode(body).expect("decodes");
-        assert_eq!(object, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}, "spec": {}}));
+        assert_eq!(
+            object,
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}, "spec": {}})
+        );
         assert!(decode(&body[..30]).is_err());
-        assert_eq!(decode(b"k8s\0\x0a\x0b\x0a\x02v1\x12\x05Event").expect_err("not in the table").code, 415);
+        assert_eq!(
+            decode(b"k8s\0\x0a\x0b\x0a\x02v1\x12\x05Event")
+                .expect_err("not in the table")
+                .code,
+            415
+        );
     }
 }

@@ -63,12 +63,17 @@ impl Registry {
     /// deletions that a crash cut short.
     pub(crate) fn open(file: Option<&Path>, history: usize, watch_buffer: usize) -> std::io::Result<Self> {
         let store = Store::open(file, history, watch_buffer)?;
-        let mut state = State { store, catalog: Catalog::new() };
+        let mut state = State {
+            store,
+            catalog: Catalog::new(),
+        };
         for definition in state.store.list("apiextensions.k8s.io/customresourcedefinitions") {
             let name = definition["metadata"]["name"].as_str().unwrap_or_default();
             state.catalog.set_custom(name, crd::resources(&definition));
         }
-        let registry = Self { state: Mutex::new(state) };
+        let registry = Self {
+            state: Mutex::new(state),
+        };
         registry.bootstrap().map_err(|e| std::io::Error::other(e.message))?;
         Ok(registry)
     }
@@ -94,27 +99,42 @@ impl Registry {
         let at = token.as_ref().map(|t| t.0).or(paging.exact_revision);
         let revision = at.unwrap_or_else(|| state.store.revision());
         let objects = match at {
-            Some(revision) if revision > state.store.revision() => return Err(future(revision, state.store.revision())),
+            Some(revision) if revision > state.store.revision() => {
+                return Err(future(revision, state.store.revision()));
+            }
             Some(revision) => state.store.list_at(&resource.storage, revision).map_err(|c| {
                 ApiError::expired(format!(
                     "The provided continue parameter is too old to display a consistent list result: \
-                     revision {revision}, oldest kept {}", c.oldest
+                     revision {revision}, oldest kept {}",
+                    c.oldest
                 ))
             })?,
             None => state.store.list(&resource.storage),
         };
         drop(state);
         let after = token.map(|t| (t.1, t.2));
-        let fresh = |o: &Arc<Value>| after.as_ref().is_none_or(|key| key_of(o) > (key.0.as_str(), key.1.as_str()));
-        let mut found: Vec<Value> =
-            objects.iter().filter(|o| fresh(o)).map(|o| present(resource, o)).filter(|o| filter.matches(o)).collect();
+        let fresh = |o: &Arc<Value>| {
+            after
+                .as_ref()
+                .is_none_or(|key| key_of(o) > (key.0.as_str(), key.1.as_str()))
+        };
+        let mut found: Vec<Value> = objects
+            .iter()
+            .filter(|o| fresh(o))
+            .map(|o| present(resource, o))
+            .filter(|o| filter.matches(o))
+            .collect();
         let mut next = None;
         if let Some(limit) = paging.limit.filter(|l| *l > 0 && *l < found.len()) {
             let left = found.len() - limit;
             found.truncate(limit);
             next = found.last().map(|last| (token_after(revision, last), left));
         }
-        Ok(Page { items: found, revision, next })
+        Ok(Page {
+            items: found,
+            revision,
+            next,
+        })
     }
 
     /// Subscribes to changes after `since`, or after now with the objects of now.
@@ -124,10 +144,21 @@ impl Registry {
         if let Some(since) = since.filter(|s| *s > now) {
             return Err(future(since, now));
         }
-        let objects = if since.is_none() { state.store.list(&resource.storage) } else { Vec::new() };
-        let subscription = state.store.watch(&resource.storage, since.unwrap_or(now)).map_err(|c| {
-            ApiError::expired(format!("too old resource version: {} ({})", since.unwrap_or(now), c.oldest))
-        })?;
+        let objects = if since.is_none() {
+            state.store.list(&resource.storage)
+        } else {
+            Vec::new()
+        };
+        let subscription = state
+            .store
+            .watch(&resource.storage, since.unwrap_or(now))
+            .map_err(|c| {
+                ApiError::expired(format!(
+                    "too old resource version: {} ({})",
+                    since.unwrap_or(now),
+                    c.oldest
+                ))
+            })?;
         Ok((objects, subscription))
     }
 
@@ -154,7 +185,10 @@ impl Registry {
 
 impl Filter {
     pub(crate) fn matches(&self, object: &Value) -> bool {
-        let here = self.namespace.as_deref().is_none_or(|n| object["metadata"]["namespace"] == n);
+        let here = self
+            .namespace
+            .as_deref()
+            .is_none_or(|n| object["metadata"]["namespace"] == n);
         here && self.labels.matches(object) && self.fields.matches(object)
     }
 }
@@ -207,6 +241,8 @@ fn token_after(revision: u64, last: &Value) -> String {
 fn parse_token(token: &str) -> Result<(u64, String, String)> {
     use base64::Engine;
     let wrong = || ApiError::bad_request("continue key is not valid");
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(token)
+        .map_err(|_| wrong())?;
     serde_json::from_slice(&bytes).map_err(|_| wrong())
 }

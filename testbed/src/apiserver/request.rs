@@ -60,7 +60,8 @@ impl Query {
         let mut map = BTreeMap::new();
         for pair in text.split('&').filter(|p| !p.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            map.entry(decode(&name.replace('+', " "))).or_insert_with(|| decode(&value.replace('+', " ")));
+            map.entry(decode(&name.replace('+', " ")))
+                .or_insert_with(|| decode(&value.replace('+', " ")));
         }
         Self(map)
     }
@@ -87,14 +88,18 @@ pub(crate) enum Shape {
     /// `as=PartialObjectMetadata` or its list.
     Metadata,
     /// `as=Table`, in `meta.k8s.io/v1` or the older `v1beta1`.
-    Table { beta: bool },
+    Table {
+        beta: bool,
+    },
     /// `as=APIGroupDiscoveryList`, version 2.
     Discovery,
 }
 
 /// The first shape of the `Accept` header that this server speaks.
 pub(crate) fn shape(headers: &HeaderMap) -> Result<Shape> {
-    let Some(accept) = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()) else { return Ok(Shape::Plain) };
+    let Some(accept) = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()) else {
+        return Ok(Shape::Plain);
+    };
     let clause = |clause: &str| {
         let mut parts = clause.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();
@@ -102,7 +107,9 @@ pub(crate) fn shape(headers: &HeaderMap) -> Result<Shape> {
         match (media, parameters.get("as").copied(), parameters.get("v").copied()) {
             ("application/json" | "application/*" | "*/*", None, _) => Some(Shape::Plain),
             ("application/json", Some("Table"), Some(v @ ("v1" | "v1beta1"))) => Some(Shape::Table { beta: v != "v1" }),
-            ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList"), _) => Some(Shape::Metadata),
+            ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList"), _) => {
+                Some(Shape::Metadata)
+            }
             ("application/json", Some("APIGroupDiscoveryList"), Some("v2")) => Some(Shape::Discovery),
             _ => None,
         }
@@ -143,7 +150,15 @@ mod tests {
         let show = |path| {
             let t = Target::parse(path).unwrap_or_default();
             let dash = |v: Option<String>| v.unwrap_or("-".into());
-            format!("{}|{}|{}|{}|{}|{}", t.group, t.version, dash(t.namespace), t.plural, dash(t.name), dash(t.subresource))
+            format!(
+                "{}|{}|{}|{}|{}|{}",
+                t.group,
+                t.version,
+                dash(t.namespace),
+                t.plural,
+                dash(t.name),
+                dash(t.subresource)
+            )
         };
         assert_eq!(show("/api/v1/pods"), "|v1|-|pods|-|-");
         assert_eq!(show("/api/v1/namespaces/a"), "|v1|-|namespaces|a|-");
@@ -162,8 +177,14 @@ mod tests {
         };
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(of(kubectl), Ok(Shape::Table { beta: false }));
-        assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), Ok(Shape::Plain));
-        assert_eq!(of("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"), Ok(Shape::Discovery));
+        assert_eq!(
+            of("application/vnd.kubernetes.protobuf,application/json"),
+            Ok(Shape::Plain)
+        );
+        assert_eq!(
+            of("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"),
+            Ok(Shape::Discovery)
+        );
         assert!(of("application/vnd.kubernetes.protobuf").is_err());
     }
 }

@@ -33,20 +33,31 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json(code: u16, value: Value) -> Self {
-        Self { code, content_type: "application/json", body: value.to_string().into(), warnings: vec![], watch: None }
+        Self {
+            code,
+            content_type: "application/json",
+            body: value.to_string().into(),
+            warnings: vec![],
+            watch: None,
+        }
     }
 
     fn stream(watch: WatchBody) -> Self {
-        Self { watch: Some(watch), ..Self::json(200, Value::Null) }
+        Self {
+            watch: Some(watch),
+            ..Self::json(200, Value::Null)
+        }
     }
 }
 
 /// Paths that need no token, as with the real server.
 pub(crate) fn public(path: &str) -> Option<Answer> {
     match path {
-        "/healthz" | "/livez" | "/readyz" => {
-            Some(Answer { content_type: "text/plain; charset=utf-8", body: "ok".into(), ..Answer::json(200, Value::Null) })
-        }
+        "/healthz" | "/livez" | "/readyz" => Some(Answer {
+            content_type: "text/plain; charset=utf-8",
+            body: "ok".into(),
+            ..Answer::json(200, Value::Null)
+        }),
         "/version" | "/version/" => Some(Answer::json(200, discovery::version())),
         _ => None,
     }
@@ -54,7 +65,10 @@ pub(crate) fn public(path: &str) -> Option<Answer> {
 
 /// The media type of a body, without parameters.
 pub(crate) fn content_type(headers: &HeaderMap) -> &str {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("application/json");
     value.split(';').next().unwrap_or_default().trim()
 }
 
@@ -63,11 +77,29 @@ pub(crate) fn route(head: &Parts, body: &Value, shared: &Shared) -> Result<Answe
     if let Some(answer) = document(path, head, shared)? {
         return Ok(answer);
     }
+    if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" && head.method == Method::POST {
+        return Ok(Answer::json(201, may_do_everything(body)));
+    }
     let target = Target::parse(path).ok_or_else(ApiError::no_such_path)?;
     let found = shared.registry.find(&target.group, &target.version, &target.plural);
     let resource = found.ok_or_else(ApiError::no_such_path)?;
-    let call = Call { resource, target, query: Query::parse(head.uri.query().unwrap_or_default()), head, body, shared };
+    let call = Call {
+        resource,
+        target,
+        query: Query::parse(head.uri.query().unwrap_or_default()),
+        head,
+        body,
+        shared,
+    };
     call.run()
+}
+
+/// The answer to `kubectl auth can-i`: authorization is the token and nothing else.
+fn may_do_everything(review: &Value) -> Value {
+    json!({
+        "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": review["spec"],
+        "status": {"allowed": true, "reason": "the lab's token may do everything"},
+    })
 }
 
 /// Discovery and OpenAPI.
@@ -77,7 +109,10 @@ fn document(path: &str, head: &Parts, shared: &Shared) -> Result<Option<Answer>>
     let aggregated = |core: bool| {
         let kind = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
         let answer = Answer::json(200, discovery::aggregated(&resources(), core));
-        Ok(Some(Answer { content_type: kind, ..answer }))
+        Ok(Some(Answer {
+            content_type: kind,
+            ..answer
+        }))
     };
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let value = match parts.as_slice() {
@@ -91,16 +126,26 @@ fn document(path: &str, head: &Parts, shared: &Shared) -> Result<Option<Answer>>
         ["openapi", "v3"] => return ok(openapi::v3_index(&resources())),
         ["openapi", "v3", rest @ ..] => openapi::v3(&resources(), &rest.join("/")),
         ["openapi", "v2"] => {
-            let accept = head.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+            let accept = head
+                .headers
+                .get(header::ACCEPT)
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default();
             if !accept.contains(openapi::V2_PROTOBUF) {
                 return ok(openapi::v2_json());
             }
             let body = openapi::v2_protobuf(&resources()).into();
-            return Ok(Some(Answer { content_type: openapi::V2_PROTOBUF_ANSWER, body, ..Answer::json(200, Value::Null) }));
+            return Ok(Some(Answer {
+                content_type: openapi::V2_PROTOBUF_ANSWER,
+                body,
+                ..Answer::json(200, Value::Null)
+            }));
         }
         _ => return Ok(None),
     };
-    value.map(|v| Some(Answer::json(200, v))).ok_or_else(ApiError::no_such_path)
+    value
+        .map(|v| Some(Answer::json(200, v)))
+        .ok_or_else(ApiError::no_such_path)
 }
 
 /// One request on a known resource.
@@ -134,7 +179,10 @@ impl Call<'_> {
             (&Method::DELETE, Some(name)) => self.delete(name),
             (&Method::DELETE, None) => {
                 let gone = registry.delete_collection(&self.write("")?, &self.filter()?, &self.delete_options()?)?;
-                Ok(Answer::json(200, self.list_of(gone, json!({"resourceVersion": registry.revision().to_string()}))))
+                Ok(Answer::json(
+                    200,
+                    self.list_of(gone, json!({"resourceVersion": registry.revision().to_string()})),
+                ))
             }
             _ => Err(ApiError::method_not_allowed()),
         }
@@ -144,7 +192,11 @@ impl Call<'_> {
         let needs = self.resource.namespaced && self.target.namespace.is_none();
         let one = self.target.name.is_some() || self.head.method == Method::POST || self.head.method == Method::DELETE;
         let misplaced = !self.resource.namespaced && self.target.namespace.is_some();
-        if misplaced || needs && one { Err(ApiError::no_such_path()) } else { Ok(()) }
+        if misplaced || needs && one {
+            Err(ApiError::no_such_path())
+        } else {
+            Ok(())
+        }
     }
 
     fn subresource(&self, name: &str, subresource: &str) -> Result<Answer> {
@@ -159,7 +211,10 @@ impl Call<'_> {
             ("status", &Method::PATCH) if self.resource.status => self.patch(name),
             ("binding", &Method::POST) if self.resource.is_core("Pod") => {
                 registry.bind(&self.write(name)?, self.body)?;
-                Ok(Answer::json(201, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
+                Ok(Answer::json(
+                    201,
+                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+                ))
             }
             ("status", _) => Err(ApiError::no_such_path()),
             _ => Err(ApiError::not_implemented(self.what_to_do_instead(subresource))),
@@ -169,9 +224,11 @@ impl Call<'_> {
     fn what_to_do_instead(&self, subresource: &str) -> String {
         let path = format!("{}/{subresource}", self.resource.plural);
         let instead = match subresource {
-            "exec" | "attach" => "run it with: margay-lab pod-exec",
+            "exec" | "attach" => "run it with: margay-lab exec --pod NAMESPACE/NAME -- COMMAND",
             "log" => "the pod runner keeps each container's output in a file of the lab's state directory",
-            "portforward" | "proxy" => "connect to the pod's address from a node or from client: margay-lab exec NODE -- …",
+            "portforward" | "proxy" => {
+                "connect to the pod's address from a node of the lab: margay-lab exec NODE -- COMMAND"
+            }
             "eviction" => "delete the pod",
             _ => "set KUBECONFIG to a real cluster",
         };
@@ -182,13 +239,18 @@ impl Call<'_> {
         let write = self.write(name)?;
         let kind = content_type(&self.head.headers);
         if kind.starts_with("application/apply-patch") && self.query.get("fieldManager").is_none() {
-            return Err(ApiError::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+            return Err(ApiError::bad_request(
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            ));
         }
         self.written(self.shared.registry.patch(&write, kind, self.body))
     }
 
     fn delete(&self, name: &str) -> Result<Answer> {
-        let (object, gone) = self.shared.registry.delete(&self.write(name)?, &self.delete_options()?)?;
+        let (object, gone) = self
+            .shared
+            .registry
+            .delete(&self.write(name)?, &self.delete_options()?)?;
         let shows_object = !gone || self.resource.is_core("Pod");
         if shows_object {
             return self.show(200, object, Vec::new());
@@ -196,7 +258,10 @@ impl Call<'_> {
         let details = json!({
             "name": name, "group": self.resource.group, "kind": self.resource.plural, "uid": object["metadata"]["uid"],
         });
-        Ok(Answer::json(200, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})))
+        Ok(Answer::json(
+            200,
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}),
+        ))
     }
 
     fn delete_options(&self) -> Result<DeleteOptions> {
@@ -261,7 +326,10 @@ impl Call<'_> {
     }
 
     fn show(&self, code: u16, object: Value, warnings: Vec<String>) -> Result<Answer> {
-        Ok(Answer { warnings, ..Answer::json(code, self.render()?(&object)) })
+        Ok(Answer {
+            warnings,
+            ..Answer::json(code, self.render()?(&object))
+        })
     }
 
     /// One object as this client wants it.
@@ -297,7 +365,9 @@ impl Call<'_> {
             None | Some("Metadata") => Ok(Include::Metadata),
             Some("None") => Ok(Include::None),
             Some("Object") => Ok(Include::Object),
-            Some(other) => Err(ApiError::bad_request(format!("includeObject: Unsupported value: \"{other}\""))),
+            Some(other) => Err(ApiError::bad_request(format!(
+                "includeObject: Unsupported value: \"{other}\""
+            ))),
         }
     }
 
@@ -305,7 +375,10 @@ impl Call<'_> {
         Ok(Filter {
             namespace: self.target.namespace.clone(),
             labels: LabelSelector::parse(self.query.get("labelSelector").unwrap_or_default())?,
-            fields: FieldSelector::parse(self.query.get("fieldSelector").unwrap_or_default(), &self.resource.field_labels)?,
+            fields: FieldSelector::parse(
+                self.query.get("fieldSelector").unwrap_or_default(),
+                &self.resource.field_labels,
+            )?,
         })
     }
 
@@ -314,7 +387,9 @@ impl Call<'_> {
             None => false,
             Some("All") => true,
             Some(other) => {
-                return Err(ApiError::bad_request(format!("dryRun: Unsupported value: \"{other}\": supported values: \"All\"")));
+                return Err(ApiError::bad_request(format!(
+                    "dryRun: Unsupported value: \"{other}\": supported values: \"All\""
+                )));
             }
         };
         let validation = match self.query.get("fieldValidation") {
@@ -322,12 +397,22 @@ impl Call<'_> {
             Some("Strict") => Validation::Strict,
             Some("Ignore") => Validation::Ignore,
             Some(other) => {
-                let why = format!("fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\"");
+                let why = format!(
+                    "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
+                );
                 return Err(ApiError::bad_request(why));
             }
         };
-        let agent = self.head.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
-        let manager = self.query.get("fieldManager").unwrap_or_else(|| agent.split('/').next().unwrap_or_default());
+        let agent = self
+            .head
+            .headers
+            .get(header::USER_AGENT)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("unknown");
+        let manager = self
+            .query
+            .get("fieldManager")
+            .unwrap_or_else(|| agent.split('/').next().unwrap_or_default());
         Ok(Write {
             resource: self.resource.clone(),
             namespace: self.namespace().to_owned(),

@@ -81,16 +81,28 @@ pub(crate) fn default(schema: &Value, value: &mut Value) {
 pub(crate) fn validate(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     if value.is_null() {
         if schema["nullable"] != true && !preserves(schema) && schema.get("type").is_some() {
-            errors.push(FieldError::wrong_type(path, value, schema["type"].as_str().unwrap_or("object")));
+            errors.push(FieldError::wrong_type(
+                path,
+                value,
+                schema["type"].as_str().unwrap_or("object"),
+            ));
         }
         return;
     }
     if !type_fits(schema, value) {
-        let expected = if int_or_string(schema) { "integer,string" } else { schema["type"].as_str().unwrap_or("object") };
+        let expected = if int_or_string(schema) {
+            "integer,string"
+        } else {
+            schema["type"].as_str().unwrap_or("object")
+        };
         errors.push(FieldError::wrong_type(path, value, expected));
         return;
     }
-    if let Some(allowed) = schema.get("enum").and_then(Value::as_array).filter(|a| !a.contains(value)) {
+    if let Some(allowed) = schema
+        .get("enum")
+        .and_then(Value::as_array)
+        .filter(|a| !a.contains(value))
+    {
         let names: Vec<String> = allowed.iter().map(text).collect();
         errors.push(FieldError::not_supported(path, value, &names));
     }
@@ -176,17 +188,29 @@ fn string(schema: &Value, s: &str, value: &Value, path: &str, errors: &mut Vec<F
         errors.push(FieldError::too_long(path, max));
     }
     if let Some(min) = schema["minLength"].as_u64().filter(|min| length < *min) {
-        errors.push(FieldError::invalid(path, value, format!("{path} in body should be at least {min} chars long")));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            format!("{path} in body should be at least {min} chars long"),
+        ));
     }
     if let Some(source) = schema["pattern"].as_str()
         && !pattern(source).is_ok_and(|p| p.is_match(s))
     {
-        errors.push(FieldError::invalid(path, value, format!("{path} in body should match '{source}'")));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            format!("{path} in body should match '{source}'"),
+        ));
     }
     if let Some(format) = schema["format"].as_str()
         && !format_fits(format, s)
     {
-        errors.push(FieldError::invalid(path, value, format!("{path} in body must be of type {format}: {value}")));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            format!("{path} in body must be of type {format}: {value}"),
+        ));
     }
 }
 
@@ -202,7 +226,13 @@ fn format_fits(format: &str, s: &str) -> bool {
 }
 
 fn number(schema: &Value, n: f64, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let mut refuse = |why: String| errors.push(FieldError::invalid(path, value, format!("{path} in body should be {why}")));
+    let mut refuse = |why: String| {
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            format!("{path} in body should be {why}"),
+        ))
+    };
     if let Some(max) = schema["maximum"].as_f64() {
         match schema["exclusiveMaximum"] == true {
             true if n >= max => refuse(format!("less than {max}")),
@@ -217,7 +247,10 @@ fn number(schema: &Value, n: f64, value: &Value, path: &str, errors: &mut Vec<Fi
             _ => {}
         }
     }
-    if let Some(step) = schema["multipleOf"].as_f64().filter(|step| *step > 0.0 && (n / step).fract() != 0.0) {
+    if let Some(step) = schema["multipleOf"]
+        .as_f64()
+        .filter(|step| *step > 0.0 && (n / step).fract() != 0.0)
+    {
         refuse(format!("a multiple of {step}"));
     }
     let limits = match schema["format"].as_str() {
@@ -233,10 +266,18 @@ fn number(schema: &Value, n: f64, value: &Value, path: &str, errors: &mut Vec<Fi
 fn list(schema: &Value, items: &[Value], value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     if let Some(max) = schema["maxItems"].as_u64().filter(|max| items.len() as u64 > *max) {
         let message = format!("Too many: {}: must have at most {max} items", items.len());
-        errors.push(FieldError { reason: "FieldValueTooMany", field: path.into(), message });
+        errors.push(FieldError {
+            reason: "FieldValueTooMany",
+            field: path.into(),
+            message,
+        });
     }
     if let Some(min) = schema["minItems"].as_u64().filter(|min| (items.len() as u64) < *min) {
-        errors.push(FieldError::invalid(path, value, format!("{path} in body should have at least {min} items")));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            format!("{path} in body should have at least {min} items"),
+        ));
     }
     let keys = list_keys(schema);
     let unique = schema["uniqueItems"] == true || keys.is_some();
@@ -261,17 +302,30 @@ fn same_key(keys: Option<&[String]>, a: &Value, b: &Value) -> bool {
 }
 
 fn object(schema: &Value, map: &Map<String, Value>, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for name in schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         if !map.contains_key(name) {
             errors.push(FieldError::required(join(path, name), ""));
         }
     }
     let count = map.len() as u64;
     if let Some(max) = schema["maxProperties"].as_u64().filter(|max| count > *max) {
-        errors.push(FieldError::invalid(path, value, format!("{path} in body should have at most {max} properties")));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            format!("{path} in body should have at most {max} properties"),
+        ));
     }
     if let Some(min) = schema["minProperties"].as_u64().filter(|min| count < *min) {
-        errors.push(FieldError::invalid(path, value, format!("{path} in body should have at least {min} properties")));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            format!("{path} in body should have at least {min} properties"),
+        ));
     }
     for (key, child) in map {
         let known = field(schema, key);
@@ -294,13 +348,25 @@ fn junctors(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldErr
     let (any, one) = (branches("anyOf"), branches("oneOf"));
     // Structural schemas spell int-or-string as an anyOf of the two types, which the type check has covered.
     if !any.is_empty() && !any.iter().any(fits) {
-        errors.push(FieldError::invalid(path, value, format!("{path} in body must validate at least one schema (anyOf)")));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            format!("{path} in body must validate at least one schema (anyOf)"),
+        ));
     }
     if !one.is_empty() && one.iter().filter(|b| fits(b)).count() != 1 {
-        errors.push(FieldError::invalid(path, value, format!("{path} in body must validate one and only one schema (oneOf)")));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            format!("{path} in body must validate one and only one schema (oneOf)"),
+        ));
     }
     if schema["not"].is_object() && fits(&schema["not"]) {
-        errors.push(FieldError::invalid(path, value, format!("{path} in body must not validate the schema (not)")));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            format!("{path} in body must not validate the schema (not)"),
+        ));
     }
 }
 
@@ -317,22 +383,75 @@ mod tests {
     fn complaints(schema: &Value, value: &Value) -> Vec<String> {
         let mut errors = Vec::new();
         validate(schema, value, "spec", &mut errors);
-        errors.into_iter().map(|e| format!("{}: {}", e.field, e.message)).collect()
+        errors
+            .into_iter()
+            .map(|e| format!("{}: {}", e.field, e.message))
+            .collect()
     }
 
     #[test]
     fn each_keyword_refuses_what_it_should_and_nothing_else() {
         let cases = [
-            (json!({"type": "string"}), json!("a"), json!(1), "must be of type string"),
-            (json!({"type": "integer", "maximum": 3}), json!(3), json!(4), "less than or equal to 3"),
-            (json!({"type": "string", "pattern": "^a+$"}), json!("aa"), json!("b"), "should match '^a+$'"),
-            (json!({"type": "string", "enum": ["A", "B"]}), json!("A"), json!("C"), "supported values: \"A\", \"B\""),
-            (json!({"type": "string", "maxLength": 2}), json!("ab"), json!("abc"), "may not be more than 2 bytes"),
-            (json!({"type": "array", "maxItems": 1}), json!([1]), json!([1, 2]), "must have at most 1 items"),
-            (json!({"type": "object", "required": ["a"]}), json!({"a": 1}), json!({}), "spec.a: Required value"),
-            (json!({"x-kubernetes-int-or-string": true}), json!("50%"), json!(true), "integer,string"),
-            (json!({"type": "string", "format": "cidr"}), json!("10.0.0.0/8"), json!("ten"), "must be of type cidr"),
-            (json!({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}), json!({"a": 1}), json!({"a": 1, "b": 1}), "oneOf"),
+            (
+                json!({"type": "string"}),
+                json!("a"),
+                json!(1),
+                "must be of type string",
+            ),
+            (
+                json!({"type": "integer", "maximum": 3}),
+                json!(3),
+                json!(4),
+                "less than or equal to 3",
+            ),
+            (
+                json!({"type": "string", "pattern": "^a+$"}),
+                json!("aa"),
+                json!("b"),
+                "should match '^a+$'",
+            ),
+            (
+                json!({"type": "string", "enum": ["A", "B"]}),
+                json!("A"),
+                json!("C"),
+                "supported values: \"A\", \"B\"",
+            ),
+            (
+                json!({"type": "string", "maxLength": 2}),
+                json!("ab"),
+                json!("abc"),
+                "may not be more than 2 bytes",
+            ),
+            (
+                json!({"type": "array", "maxItems": 1}),
+                json!([1]),
+                json!([1, 2]),
+                "must have at most 1 items",
+            ),
+            (
+                json!({"type": "object", "required": ["a"]}),
+                json!({"a": 1}),
+                json!({}),
+                "spec.a: Required value",
+            ),
+            (
+                json!({"x-kubernetes-int-or-string": true}),
+                json!("50%"),
+                json!(true),
+                "integer,string",
+            ),
+            (
+                json!({"type": "string", "format": "cidr"}),
+                json!("10.0.0.0/8"),
+                json!("ten"),
+                "must be of type cidr",
+            ),
+            (
+                json!({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}),
+                json!({"a": 1}),
+                json!({"a": 1, "b": 1}),
+                "oneOf",
+            ),
             (
                 json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["n"]}),
                 json!([{"n": 1}, {"n": 2}]),
@@ -343,7 +462,10 @@ mod tests {
         for (schema, good, bad, message) in cases {
             assert_eq!(complaints(&schema, &good), Vec::<String>::new(), "{schema}");
             let found = complaints(&schema, &bad);
-            assert!(found.iter().any(|f| f.contains(message)), "{schema} said {found:?}, not {message}");
+            assert!(
+                found.iter().any(|f| f.contains(message)),
+                "{schema} said {found:?}, not {message}"
+            );
         }
     }
 

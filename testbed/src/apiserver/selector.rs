@@ -25,7 +25,10 @@ enum Test {
 impl LabelSelector {
     /// `a=b,c!=d,e in (f,g),h notin (i),j,!k`.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        split_outside_parentheses(text).map(|part| requirement(text, part)).collect::<Result<_>>().map(Self)
+        split_outside_parentheses(text)
+            .map(|part| requirement(text, part))
+            .collect::<Result<_>>()
+            .map(Self)
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
@@ -55,7 +58,9 @@ impl FieldSelector {
             } else if let Some((p, v)) = part.split_once("==").or_else(|| part.split_once('=')) {
                 (p, v, true)
             } else {
-                return Err(ApiError::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'")));
+                return Err(ApiError::bad_request(format!(
+                    "invalid selector: '{text}'; can't understand '{part}'"
+                )));
             };
             let known = matches!(path, "metadata.name" | "metadata.namespace") || allowed.iter().any(|a| a == path);
             if !known {
@@ -63,7 +68,11 @@ impl FieldSelector {
             }
             Ok((path.to_owned(), value.to_owned(), equal))
         };
-        text.split(',').filter(|p| !p.is_empty()).map(parse_one).collect::<Result<_>>().map(Self)
+        text.split(',')
+            .filter(|p| !p.is_empty())
+            .map(parse_one)
+            .collect::<Result<_>>()
+            .map(Self)
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
@@ -93,22 +102,39 @@ fn split_outside_parentheses(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn requirement(text: &str, part: &str) -> Result<Requirement> {
-    let wrong = || ApiError::bad_request(format!("unable to parse requirement: '{part}' in label selector '{text}'"));
+    let wrong = || {
+        ApiError::bad_request(format!(
+            "unable to parse requirement: '{part}' in label selector '{text}'"
+        ))
+    };
     let one = |key: &str, test: Test| {
         let key = key.trim();
         if key.is_empty() || key.contains(|c: char| c.is_whitespace() || "()=!".contains(c)) {
             return Err(wrong());
         }
-        Ok(Requirement { key: key.to_owned(), test })
+        Ok(Requirement {
+            key: key.to_owned(),
+            test,
+        })
     };
     let list = |values: &str| -> Result<Vec<String>> {
-        let inner = values.trim().strip_prefix('(').and_then(|v| v.strip_suffix(')')).ok_or_else(wrong)?;
+        let inner = values
+            .trim()
+            .strip_prefix('(')
+            .and_then(|v| v.strip_suffix(')'))
+            .ok_or_else(wrong)?;
         Ok(inner.split(',').map(|v| v.trim().to_owned()).collect())
     };
-    if let Some((key, values)) = part.split_once(" notin ").or_else(|| part.split_once(" notin(").map(|(k, _)| (k, &part[k.len() + 6..]))) {
+    if let Some((key, values)) = part
+        .split_once(" notin ")
+        .or_else(|| part.split_once(" notin(").map(|(k, _)| (k, &part[k.len() + 6..])))
+    {
         return one(key, Test::NotIn(list(values)?));
     }
-    if let Some((key, values)) = part.split_once(" in ").or_else(|| part.split_once(" in(").map(|(k, _)| (k, &part[k.len() + 3..]))) {
+    if let Some((key, values)) = part
+        .split_once(" in ")
+        .or_else(|| part.split_once(" in(").map(|(k, _)| (k, &part[k.len() + 3..])))
+    {
         return one(key, Test::In(list(values)?));
     }
     if let Some((key, value)) = part.split_once("!=") {
@@ -143,7 +169,11 @@ mod tests {
             ("absent!=x", true),
             ("absent in (x)", false),
         ] {
-            assert_eq!(LabelSelector::parse(text).expect(text).matches(&object), expected, "{text}");
+            assert_eq!(
+                LabelSelector::parse(text).expect(text).matches(&object),
+                expected,
+                "{text}"
+            );
         }
         assert!(LabelSelector::parse("app in web").is_err());
         assert!(LabelSelector::parse("a b").is_err());

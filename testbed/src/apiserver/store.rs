@@ -89,12 +89,18 @@ impl Store {
     }
 
     pub(crate) fn get(&self, storage: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.objects.get(storage)?.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.objects
+            .get(storage)?
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     /// The objects of a resource by namespace and name.
     pub(crate) fn list(&self, storage: &str) -> Vec<Arc<Value>> {
-        self.objects.get(storage).map(|m| m.values().cloned().collect()).unwrap_or_default()
+        self.objects
+            .get(storage)
+            .map(|m| m.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// The objects of a resource as they were at an earlier revision.
@@ -124,8 +130,17 @@ impl Store {
         let key = key_of(&object);
         let object = Arc::new(object);
         self.write(revision, storage, &key, Some(&object))?;
-        let previous = self.objects.entry(storage.clone()).or_default().insert(key, object.clone());
-        self.announce(Change { revision, storage: storage.clone(), object: Some(object.clone()), previous });
+        let previous = self
+            .objects
+            .entry(storage.clone())
+            .or_default()
+            .insert(key, object.clone());
+        self.announce(Change {
+            revision,
+            storage: storage.clone(),
+            object: Some(object.clone()),
+            previous,
+        });
         Ok(object)
     }
 
@@ -137,11 +152,18 @@ impl Store {
         }
         let revision = self.revision + 1;
         self.write(revision, storage, &key, None)?;
-        let Some(previous) = self.objects.get_mut(storage).and_then(|m| m.remove(&key)) else { return Ok(None) };
+        let Some(previous) = self.objects.get_mut(storage).and_then(|m| m.remove(&key)) else {
+            return Ok(None);
+        };
         let mut last = (*previous).clone();
         last["metadata"]["resourceVersion"] = revision.to_string().into();
         let last = Arc::new(last);
-        self.announce(Change { revision, storage: storage.clone(), object: None, previous: Some(previous) });
+        self.announce(Change {
+            revision,
+            storage: storage.clone(),
+            object: None,
+            previous: Some(previous),
+        });
         Ok(Some(last))
     }
 
@@ -150,15 +172,24 @@ impl Store {
         if since < self.compacted {
             return Err(Compacted { oldest: self.compacted });
         }
-        let news = self.history.iter().filter(|c| c.revision > since && c.storage == *storage);
+        let news = self
+            .history
+            .iter()
+            .filter(|c| c.revision > since && c.storage == *storage);
         let backlog = news.cloned().collect();
         let (sender, changes) = mpsc::channel(self.watch_buffer);
         self.watchers.push((storage.clone(), sender));
-        Ok(Subscription { backlog, changes, revision: self.revision })
+        Ok(Subscription {
+            backlog,
+            changes,
+            revision: self.revision,
+        })
     }
 
     fn write(&mut self, revision: u64, storage: &str, key: &Key, object: Option<&Arc<Value>>) -> io::Result<()> {
-        let Some(mut journal) = self.journal.take() else { return Ok(()) };
+        let Some(mut journal) = self.journal.take() else {
+            return Ok(());
+        };
         let live: usize = self.objects.values().map(BTreeMap::len).sum();
         let result = journal.append(&Record::borrowed(revision, storage, key, object.map(|o| &**o)));
         if result.is_ok() && journal.records > 10_000 + 4 * live {
@@ -186,7 +217,10 @@ impl Store {
     }
 
     fn records(&self) -> impl Iterator<Item = Value> {
-        let all = self.objects.iter().flat_map(|(s, m)| m.iter().map(move |(k, o)| (s, k, o)));
+        let all = self
+            .objects
+            .iter()
+            .flat_map(|(s, m)| m.iter().map(move |(k, o)| (s, k, o)));
         all.map(|(storage, key, object)| Record::borrowed(0, storage, key, Some(object)))
     }
 
@@ -200,10 +234,11 @@ impl Store {
             }
         }
         // A full buffer drops the sender, which ends the watch; so does a closed one.
-        self.watchers.retain(|(storage, sender)| match *storage == change.storage {
-            true => sender.try_send(change.clone()).is_ok(),
-            false => !sender.is_closed(),
-        });
+        self.watchers
+            .retain(|(storage, sender)| match *storage == change.storage {
+                true => sender.try_send(change.clone()).is_ok(),
+                false => !sender.is_closed(),
+            });
     }
 }
 
@@ -235,7 +270,10 @@ mod tests {
         assert_eq!(old.iter().map(|o| o["value"].as_i64()).collect::<Vec<_>>(), [Some(1)]);
         store.put(&kind, object("c", 1)).expect("put");
         store.put(&kind, object("d", 1)).expect("put");
-        assert_eq!(store.list_at(&kind, then).expect_err("forgotten"), Compacted { oldest: then + 1 });
+        assert_eq!(
+            store.list_at(&kind, then).expect_err("forgotten"),
+            Compacted { oldest: then + 1 }
+        );
     }
 
     #[test]
@@ -248,7 +286,11 @@ mod tests {
         }
         assert!(slow.changes.try_recv().is_ok());
         assert!(slow.changes.try_recv().is_ok());
-        assert!(slow.changes.try_recv().is_err_and(|e| e == mpsc::error::TryRecvError::Disconnected));
+        assert!(
+            slow.changes
+                .try_recv()
+                .is_err_and(|e| e == mpsc::error::TryRecvError::Disconnected)
+        );
         let fresh = store.watch(&kind, 2).expect("kept");
         assert_eq!(fresh.backlog.len(), 2);
     }
@@ -269,6 +311,11 @@ mod tests {
         assert_eq!((store.list(&kind).len(), store.revision()), (2, revision));
         drop(store);
         std::fs::write(&file, whole.replacen("{\"", "{", 2)).expect("write");
-        assert!(Store::open(Some(&file), 10, 2).expect_err("damaged").to_string().contains("line"));
+        assert!(
+            Store::open(Some(&file), 10, 2)
+                .expect_err("damaged")
+                .to_string()
+                .contains("line")
+        );
     }
 }

@@ -73,13 +73,21 @@ fn columns(resource: &Resource) -> Vec<Column> {
     let mut all = vec![builtin_column(("Name", 0))];
     all.extend(custom);
     if resource.columns.is_empty() {
-        all.push(Column { kind: "date".into(), ..builtin_column(("Age", 0)) });
+        all.push(Column {
+            kind: "date".into(),
+            ..builtin_column(("Age", 0))
+        });
     }
     all
 }
 
 fn builtin_column((name, priority): (&str, i64)) -> Column {
-    Column { name: name.into(), kind: "string".into(), description: String::new(), priority }
+    Column {
+        name: name.into(),
+        kind: "string".into(),
+        description: String::new(),
+        priority,
+    }
 }
 
 fn cells(resource: &Resource, object: &Value) -> Vec<Value> {

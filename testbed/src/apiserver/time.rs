@@ -9,14 +9,22 @@ pub(crate) fn now() -> String {
 
 /// Seconds since the epoch.
 pub(crate) fn unix_now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(|d| d.as_secs() as i64).unwrap_or(0)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map(|d| d.as_secs() as i64)
+        .unwrap_or(0)
 }
 
 /// `2026-01-02T03:04:05Z` for seconds since the epoch.
 pub(crate) fn format(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 /// Seconds since the epoch of an RFC 3339 time; fractions are dropped. `None` when it is not one.
@@ -28,7 +36,10 @@ pub(crate) fn parse(text: &str) -> Option<i64> {
     }
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         let part = text.get(range)?;
-        part.bytes().all(|c| c.is_ascii_digit()).then(|| part.parse().ok()).flatten()
+        part.bytes()
+            .all(|c| c.is_ascii_digit())
+            .then(|| part.parse().ok())
+            .flatten()
     };
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
     let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
@@ -92,7 +103,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * of_year + 2) / 153;
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, of_year - (153 * shifted + 2) / 5 + 1)
+    (
+        year + era * 400 + i64::from(month <= 2),
+        month,
+        of_year - (153 * shifted + 2) / 5 + 1,
+    )
 }
 
 #[cfg(test)]
@@ -116,7 +131,15 @@ mod tests {
 
     #[test]
     fn ages_read_as_kubectl_prints_them() {
-        let ages = [(5, "5s"), (119, "119s"), (125, "2m5s"), (180, "3m"), (3600, "60m"), (11_000, "3h3m"), (200_000, "2d7h")];
+        let ages = [
+            (5, "5s"),
+            (119, "119s"),
+            (125, "2m5s"),
+            (180, "3m"),
+            (3600, "60m"),
+            (11_000, "3h3m"),
+            (200_000, "2d7h"),
+        ];
         for (seconds, text) in ages {
             assert_eq!(human(seconds), text);
         }

@@ -41,13 +41,19 @@ pub(super) fn prepare(dir: Option<&Path>, names: Vec<String>) -> Result<Tls, Sta
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], private)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Tls { ca_pem, acceptor: TlsAcceptor::from(Arc::new(config)) })
+    Ok(Tls {
+        ca_pem,
+        acceptor: TlsAcceptor::from(Arc::new(config)),
+    })
 }
 
 fn stored_authority(dir: &Path) -> Result<(String, KeyPair), StartError> {
     let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
     if key.exists() && certificate.exists() {
-        return Ok((fs::read_to_string(certificate)?, KeyPair::from_pem(&fs::read_to_string(key)?)?));
+        return Ok((
+            fs::read_to_string(certificate)?,
+            KeyPair::from_pem(&fs::read_to_string(key)?)?,
+        ));
     }
     fs::create_dir_all(dir)?;
     let (pem, pair) = new_authority()?;
@@ -72,6 +78,11 @@ fn authority_params() -> Result<CertificateParams, rcgen::Error> {
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(text.as_bytes())
 }

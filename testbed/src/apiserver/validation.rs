@@ -39,12 +39,22 @@ fn endpoint_slice(object: &Value, old: Option<&Value>, errors: &mut Vec<FieldErr
         for (j, address) in endpoint["addresses"].as_array().into_iter().flatten().enumerate() {
             let text = address.as_str().unwrap_or_default();
             let wrong = match kind.as_str() {
-                Some("IPv4") => text.parse::<std::net::Ipv4Addr>().is_err().then_some("must be a valid IPv4 address"),
-                Some("IPv6") => text.parse::<std::net::Ipv6Addr>().is_err().then_some("must be a valid IPv6 address"),
+                Some("IPv4") => text
+                    .parse::<std::net::Ipv4Addr>()
+                    .is_err()
+                    .then_some("must be a valid IPv4 address"),
+                Some("IPv6") => text
+                    .parse::<std::net::Ipv6Addr>()
+                    .is_err()
+                    .then_some("must be a valid IPv6 address"),
                 _ => None,
             };
             if let Some(why) = wrong {
-                errors.push(FieldError::invalid(format!("endpoints[{i}].addresses[{j}]"), address, why));
+                errors.push(FieldError::invalid(
+                    format!("endpoints[{i}].addresses[{j}]"),
+                    address,
+                    why,
+                ));
             }
         }
     }
@@ -53,7 +63,11 @@ fn endpoint_slice(object: &Value, old: Option<&Value>, errors: &mut Vec<FieldErr
 fn lease(spec: &Value, errors: &mut Vec<FieldError>) {
     let seconds = &spec["leaseDurationSeconds"];
     if seconds.as_i64().is_some_and(|s| s <= 0) {
-        errors.push(FieldError::invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0"));
+        errors.push(FieldError::invalid(
+            "spec.leaseDurationSeconds",
+            seconds,
+            "must be greater than 0",
+        ));
     }
 }
 
@@ -68,12 +82,19 @@ fn data_keys(object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) 
     if let Some(old) = old.filter(|o| o["immutable"] == true)
         && (object["data"] != old["data"] || object["immutable"] != true)
     {
-        errors.push(FieldError::forbidden("data", "field is immutable when `immutable` is set"));
+        errors.push(FieldError::forbidden(
+            "data",
+            "field is immutable when `immutable` is set",
+        ));
     }
 }
 
 fn role_ref(object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     if old.is_some_and(|o| o["roleRef"] != object["roleRef"]) {
-        errors.push(FieldError::invalid("roleRef", &object["roleRef"], "cannot change roleRef"));
+        errors.push(FieldError::invalid(
+            "roleRef",
+            &object["roleRef"],
+            "cannot change roleRef",
+        ));
     }
 }

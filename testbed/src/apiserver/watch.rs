@@ -62,7 +62,13 @@ pub(crate) fn failed(error: &ApiError) -> WatchBody {
     WatchBody(receiver)
 }
 
-async fn run(watch: Watch, initial: Vec<Arc<Value>>, mut subscription: Subscription, render: Render, out: mpsc::Sender<Bytes>) {
+async fn run(
+    watch: Watch,
+    initial: Vec<Arc<Value>>,
+    mut subscription: Subscription,
+    render: Render,
+    out: mpsc::Sender<Bytes>,
+) {
     let mut revision = subscription.revision;
     for object in initial {
         let object = present(&watch.resource, &object);
@@ -117,7 +123,10 @@ async fn run(watch: Watch, initial: Vec<Arc<Value>>, mut subscription: Subscript
 /// How a change looks through the filter: an object that stops to match is deleted, as far as this watch can tell.
 fn event(watch: &Watch, render: &Render, change: &Change) -> Option<Bytes> {
     let seen = |object: &Option<Arc<Value>>| {
-        object.as_ref().map(|o| present(&watch.resource, o)).filter(|o| watch.filter.matches(o))
+        object
+            .as_ref()
+            .map(|o| present(&watch.resource, o))
+            .filter(|o| watch.filter.matches(o))
     };
     let (now, before) = (seen(&change.object), seen(&change.previous));
     match (now, before) {

@@ -1,11 +1,15 @@
 //! The lab's API server, from outside: over HTTP, with both kubectls, and across a kill.
 
-mod http;
+mod crud;
+mod custom;
+mod deletion;
+mod kubectl;
+mod patches;
+mod restart;
 mod support;
+mod watches;
 
-use support::{Child, start};
-
-/// Not a test: the server that [`Child`] runs and kills.
+/// Not a test: the server that [`support::Child`] runs and kills.
 #[test]
 #[ignore = "runs until it is killed; started by other tests"]
 fn server_in_a_process_of_its_own() {

@@ -20,12 +20,26 @@ pub(crate) struct Writer<'a> {
 }
 
 /// The object that results from applying `config` to `live`.
-pub(crate) fn apply(resource: &Resource, live: Option<&Value>, config: &Value, writer: Writer<'_>, force: bool) -> Result<Value> {
+pub(crate) fn apply(
+    resource: &Resource,
+    live: Option<&Value>,
+    config: &Value,
+    writer: Writer<'_>,
+    force: bool,
+) -> Result<Value> {
     let schema = &resource.schema;
     let wanted = owned_fields(schema, config, writer.subresource);
     let mut entries = live.map(entries).unwrap_or_default();
     if let Some(live) = live.filter(|_| entries.is_empty()) {
-        entries.push(Entry::new(resource, Writer { manager: "before-first-apply", subresource: "" }, "Update", owned_fields(schema, live, "")));
+        entries.push(Entry::new(
+            resource,
+            Writer {
+                manager: "before-first-apply",
+                subresource: "",
+            },
+            "Update",
+            owned_fields(schema, live, ""),
+        ));
     }
     let mine = |e: &Entry| e.is(writer, "Apply");
     let mut conflicts = Vec::new();
@@ -49,9 +63,15 @@ pub(crate) fn apply(resource: &Resource, live: Option<&Value>, config: &Value, w
     overlay(schema, &mut merged, config);
     if let Some(before) = entries.iter().find(|e| mine(e)).map(|e| e.fields.clone()) {
         let held_by_others = |path: &Path| entries.iter().any(|e| !mine(e) && contains(&e.fields, path));
-        let gone = leaves(&before).into_iter().filter(|p| !contains(&wanted, p) && !held_by_others(p));
+        let gone = leaves(&before)
+            .into_iter()
+            .filter(|p| !contains(&wanted, p) && !held_by_others(p));
         let (items, fields): (Vec<Path>, Vec<Path>) = gone.partition(|p| p.last().is_some_and(|s| s == "."));
-        for path in fields.iter().map(Vec::as_slice).chain(items.iter().map(|p| &p[..p.len() - 1])) {
+        for path in fields
+            .iter()
+            .map(Vec::as_slice)
+            .chain(items.iter().map(|p| &p[..p.len() - 1]))
+        {
             remove_value(&mut merged, path);
         }
     }
@@ -71,10 +91,15 @@ pub(crate) fn record_update(resource: &Resource, old: &Value, new: &mut Value, w
         return;
     }
     let after = owned_fields(&resource.schema, new, writer.subresource);
-    let changed: Vec<Path> =
-        leaves(&after).into_iter().filter(|p| lookup(old, p).is_none() || lookup(old, p) != lookup(new, p)).collect();
+    let changed: Vec<Path> = leaves(&after)
+        .into_iter()
+        .filter(|p| lookup(old, p).is_none() || lookup(old, p) != lookup(new, p))
+        .collect();
     for entry in entries.iter_mut().filter(|e| !e.is(writer, "Update")) {
-        changed.iter().filter(|p| p.last().is_some_and(|s| s != ".")).for_each(|p| remove_path(&mut entry.fields, p));
+        changed
+            .iter()
+            .filter(|p| p.last().is_some_and(|s| s != "."))
+            .for_each(|p| remove_path(&mut entry.fields, p));
     }
     for entry in &mut entries {
         for path in leaves(&entry.fields).into_iter().filter(|p| lookup(new, p).is_none()) {
@@ -118,13 +143,21 @@ impl Entry {
 }
 
 fn entries(object: &Value) -> Vec<Entry> {
-    let list = object["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let entry = |json: &Value| Entry { fields: json["fieldsV1"].clone(), json: json.clone() };
+    let list = object["metadata"]["managedFields"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let entry = |json: &Value| Entry {
+        fields: json["fieldsV1"].clone(),
+        json: json.clone(),
+    };
     list.iter().filter(|e| e["fieldsV1"].is_object()).map(entry).collect()
 }
 
 fn store_entries(object: &mut Value, entries: Vec<Entry>) {
-    let list = entries.into_iter().filter(|e| e.fields.as_object().is_some_and(|f| !f.is_empty()));
+    let list = entries
+        .into_iter()
+        .filter(|e| e.fields.as_object().is_some_and(|f| !f.is_empty()));
     object["metadata"]["managedFields"] = list
         .map(|mut e| {
             e.json["fieldsV1"] = e.fields;
@@ -136,14 +169,21 @@ fn store_entries(object: &mut Value, entries: Vec<Entry>) {
 fn conflict_error(entries: &[Entry], conflicts: &[(usize, Path)]) -> ApiError {
     let manager = |index: usize| {
         let entry = &entries[index].json;
-        format!("conflict with \"{}\" using {}", entry["manager"].as_str().unwrap_or(""), entry["apiVersion"].as_str().unwrap_or(""))
+        format!(
+            "conflict with \"{}\" using {}",
+            entry["manager"].as_str().unwrap_or(""),
+            entry["apiVersion"].as_str().unwrap_or("")
+        )
     };
     let place = |path: &Path| path.iter().map(|s| readable(s)).collect::<String>();
     let causes: Vec<Value> = conflicts
         .iter()
         .map(|(i, p)| json!({"reason": "FieldManagerConflict", "message": manager(*i), "field": place(p)}))
         .collect();
-    let lines: Vec<String> = conflicts.iter().map(|(i, p)| format!("{}: {}", manager(*i), place(p))).collect();
+    let lines: Vec<String> = conflicts
+        .iter()
+        .map(|(i, p)| format!("{}: {}", manager(*i), place(p)))
+        .collect();
     let plural = if conflicts.len() == 1 { "conflict" } else { "conflicts" };
     let message = format!("Apply failed with {} {plural}: {}", conflicts.len(), lines.join(", "));
     ApiError::new(409, "Conflict", message).with_details(json!({"causes": causes}))
@@ -183,10 +223,17 @@ fn owned_fields(schema: &Value, object: &Value, subresource: &str) -> Value {
 
 fn tree_of(schema: &Value, value: &Value) -> Value {
     match value {
-        Value::Object(map) => map.iter().map(|(k, v)| (format!("f:{k}"), tree_of(field(schema, k), v))).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(k, v)| (format!("f:{k}"), tree_of(field(schema, k), v)))
+            .collect(),
         Value::Array(items) => match list_keys(schema) {
             None => json!({}),
-            Some(keys) => items.iter().map(|item| item_tree(&schema["items"], &keys, item)).collect::<Map<_, _>>().into(),
+            Some(keys) => items
+                .iter()
+                .map(|item| item_tree(&schema["items"], &keys, item))
+                .collect::<Map<_, _>>()
+                .into(),
         },
         _ => json!({}),
     }
@@ -228,7 +275,13 @@ fn overlay(schema: &Value, target: &mut Value, config: &Value) {
             };
             let items_schema = &schema["items"];
             let mut list = target.as_array().cloned().unwrap_or_default();
-            let id = |v: &Value| if keys.is_empty() { v.clone() } else { item_key(items_schema, &keys, v) };
+            let id = |v: &Value| {
+                if keys.is_empty() {
+                    v.clone()
+                } else {
+                    item_key(items_schema, &keys, v)
+                }
+            };
             for item in items {
                 match list.iter().position(|existing| id(existing) == id(item)) {
                     Some(at) => overlay(items_schema, &mut list[at], item),
@@ -294,7 +347,9 @@ fn lookup<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
 }
 
 fn is_item(kind: &str, key: &str, item: &Value) -> bool {
-    let Ok(key) = serde_json::from_str::<Value>(key) else { return false };
+    let Ok(key) = serde_json::from_str::<Value>(key) else {
+        return false;
+    };
     match (kind, &key) {
         // A key that the item leaves out has its default there.
         ("k", Value::Object(parts)) => parts.iter().all(|(k, v)| item.get(k).is_none_or(|own| own == v)),
@@ -320,7 +375,10 @@ fn remove_value(value: &mut Value, path: &[String]) {
             let Some(list) = value.as_array_mut() else { return };
             match rest.is_empty() {
                 true => list.retain(|item| !is_item(kind, key, item)),
-                false => list.iter_mut().filter(|i| is_item(kind, key, i)).for_each(|i| remove_value(i, rest)),
+                false => list
+                    .iter_mut()
+                    .filter(|i| is_item(kind, key, i))
+                    .for_each(|i| remove_value(i, rest)),
             }
         }
         None => {}
@@ -332,29 +390,60 @@ mod tests {
     use super::*;
     use crate::apiserver::catalog::Catalog;
 
-    const ALICE: Writer<'_> = Writer { manager: "alice", subresource: "" };
-    const BOB: Writer<'_> = Writer { manager: "bob", subresource: "" };
+    const ALICE: Writer<'_> = Writer {
+        manager: "alice",
+        subresource: "",
+    };
+    const BOB: Writer<'_> = Writer {
+        manager: "bob",
+        subresource: "",
+    };
 
     #[test]
     fn managers_share_an_object_conflict_on_a_field_and_give_up_what_they_drop() {
         let catalog = Catalog::new();
         let pods = catalog.find("", "v1", "pods").expect("pods");
-        let first = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "c", "image": "one"}]}});
+        let first =
+            json!({"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "c", "image": "one"}]}});
         let live = apply(&pods, None, &first, ALICE, false).expect("create");
-        let other = json!({"metadata": {"labels": {"b": "1"}}, "spec": {"containers": [{"name": "d", "image": "two"}]}});
+        let other =
+            json!({"metadata": {"labels": {"b": "1"}}, "spec": {"containers": [{"name": "d", "image": "two"}]}});
         let live = apply(&pods, Some(&live), &other, BOB, false).expect("disjoint");
-        let names: Vec<_> = live["spec"]["containers"].as_array().into_iter().flatten().map(|c| &c["name"]).collect();
+        let names: Vec<_> = live["spec"]["containers"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|c| &c["name"])
+            .collect();
         assert_eq!(names, ["c", "d"]);
 
         let clash = json!({"spec": {"containers": [{"name": "c", "image": "three"}]}});
         let refused = apply(&pods, Some(&live), &clash, BOB, false).expect_err("conflict");
-        assert_eq!(refused.message, "Apply failed with 1 conflict: conflict with \"alice\" using v1: .spec.containers[name=\"c\"].image");
+        assert_eq!(
+            refused.message,
+            "Apply failed with 1 conflict: conflict with \"alice\" using v1: .spec.containers[name=\"c\"].image"
+        );
         let live = apply(&pods, Some(&live), &clash, BOB, true).expect("forced");
-        assert_eq!(live["spec"]["containers"], json!([{"name": "c", "image": "three"}]), "bob dropped d, took c");
+        assert_eq!(
+            live["spec"]["containers"],
+            json!([{"name": "c", "image": "three"}]),
+            "bob dropped d, took c"
+        );
         assert_eq!(live["metadata"]["labels"], json!({"a": "1"}), "bob dropped b");
 
-        let live = apply(&pods, Some(&live), &json!({"metadata": {"labels": {"a": "1"}}}), ALICE, false).expect("drop");
-        assert_eq!(live["spec"]["containers"], json!([{"name": "c", "image": "three"}]), "bob still owns c's image");
+        let live = apply(
+            &pods,
+            Some(&live),
+            &json!({"metadata": {"labels": {"a": "1"}}}),
+            ALICE,
+            false,
+        )
+        .expect("drop");
+        assert_eq!(
+            live["spec"]["containers"],
+            json!([{"name": "c", "image": "three"}]),
+            "bob still owns c's image"
+        );
     }
 
     #[test]
@@ -364,8 +453,25 @@ mod tests {
         let live = apply(&maps, None, &json!({"data": {"k": "1", "l": "1"}}), ALICE, false).expect("create");
         let mut edited = live.clone();
         edited["data"]["k"] = json!("2");
-        record_update(&maps, &live, &mut edited, Writer { manager: "edit", subresource: "" });
-        let refused = apply(&maps, Some(&edited), &json!({"data": {"k": "1", "l": "1"}}), ALICE, false);
-        assert_eq!(refused.expect_err("edited by hand").message, "Apply failed with 1 conflict: conflict with \"edit\" using v1: .data.k");
+        record_update(
+            &maps,
+            &live,
+            &mut edited,
+            Writer {
+                manager: "edit",
+                subresource: "",
+            },
+        );
+        let refused = apply(
+            &maps,
+            Some(&edited),
+            &json!({"data": {"k": "1", "l": "1"}}),
+            ALICE,
+            false,
+        );
+        assert_eq!(
+            refused.expect_err("edited by hand").message,
+            "Apply failed with 1 conflict: conflict with \"edit\" using v1: .data.k"
+        );
     }
 }

@@ -147,6 +147,13 @@ mod tests {
         let patch = json!({"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/"}}]});
         merge(schema_of("PodSpec"), &mut volume, &patch).expect("patch");
         assert_eq!(volume, json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}));
-        assert!(merge(schema_of("Pod"), &mut pod, &json!({"spec": {"containers": [{"image": "x"}]}})).is_err());
+        assert!(
+            merge(
+                schema_of("Pod"),
+                &mut pod,
+                &json!({"spec": {"containers": [{"image": "x"}]}})
+            )
+            .is_err()
+        );
     }
 }

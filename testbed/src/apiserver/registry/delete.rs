@@ -30,7 +30,11 @@ impl DeleteOptions {
         }
         let text = |name: &str| body["preconditions"][name].as_str().map(str::to_owned);
         let grace_seconds = body["gracePeriodSeconds"].as_i64();
-        Ok(Self { grace_seconds, uid: text("uid"), resource_version: text("resourceVersion") })
+        Ok(Self {
+            grace_seconds,
+            uid: text("uid"),
+            resource_version: text("resourceVersion"),
+        })
     }
 }
 
@@ -41,14 +45,26 @@ impl Registry {
         state.delete(write, options)
     }
 
-    pub(crate) fn delete_collection(&self, write: &Write, filter: &Filter, options: &DeleteOptions) -> Result<Vec<Value>> {
+    pub(crate) fn delete_collection(
+        &self,
+        write: &Write,
+        filter: &Filter,
+        options: &DeleteOptions,
+    ) -> Result<Vec<Value>> {
         refuse_absent(&write.resource)?;
         let mut state = self.lock();
         let objects = state.store.list(&write.resource.storage);
-        let chosen = objects.iter().map(|o| present(&write.resource, o)).filter(|o| filter.matches(o));
+        let chosen = objects
+            .iter()
+            .map(|o| present(&write.resource, o))
+            .filter(|o| filter.matches(o));
         let delete = |object: Value| {
             let part = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
-            let one = Write { namespace: part("namespace"), name: part("name"), ..write.clone() };
+            let one = Write {
+                namespace: part("namespace"),
+                name: part("name"),
+                ..write.clone()
+            };
             state.delete(&one, options).map(|(object, _)| object)
         };
         chosen.map(delete).collect()
@@ -87,7 +103,10 @@ impl State {
         }
         let stored = self.put(resource, marked)?;
         self.empty_owner(resource, &write.name)?;
-        let gone = self.store.get(&resource.storage, &write.namespace, &write.name).is_none();
+        let gone = self
+            .store
+            .get(&resource.storage, &write.namespace, &write.name)
+            .is_none();
         Ok((present(resource, &stored), gone))
     }
 
@@ -149,7 +168,9 @@ impl State {
     }
 
     fn finish_namespace(&mut self, name: &str) -> Result<()> {
-        let Some(namespace) = self.store.get("/namespaces", "", name) else { return Ok(()) };
+        let Some(namespace) = self.store.get("/namespaces", "", name) else {
+            return Ok(());
+        };
         if !ready_to_go(&namespace) {
             return Ok(());
         }
@@ -163,9 +184,18 @@ impl State {
     }
 
     fn finish_definition(&mut self, name: &str) -> Result<()> {
-        let Some(resource) = self.catalog.find_kind("apiextensions.k8s.io", "CustomResourceDefinition") else { return Ok(()) };
-        let Some(definition) = self.store.get(&resource.storage, "", name) else { return Ok(()) };
-        let empty = self.custom_resource(name).is_none_or(|held| self.store.list(&held.storage).is_empty());
+        let Some(resource) = self
+            .catalog
+            .find_kind("apiextensions.k8s.io", "CustomResourceDefinition")
+        else {
+            return Ok(());
+        };
+        let Some(definition) = self.store.get(&resource.storage, "", name) else {
+            return Ok(());
+        };
+        let empty = self
+            .custom_resource(name)
+            .is_none_or(|held| self.store.list(&held.storage).is_empty());
         if ready_to_go(&definition) && empty {
             self.remove(&resource, "", name)?;
         }
@@ -173,7 +203,8 @@ impl State {
     }
 
     fn custom_resource(&self, definition: &str) -> Option<Arc<Resource>> {
-        let named = |r: &&Arc<Resource>| r.origin == Origin::Custom && format!("{}.{}", r.plural, r.group) == definition;
+        let named =
+            |r: &&Arc<Resource>| r.origin == Origin::Custom && format!("{}.{}", r.plural, r.group) == definition;
         self.catalog.all().find(named).cloned()
     }
 }
@@ -196,12 +227,20 @@ fn grace_period(resource: &Resource, object: &Value, options: &DeleteOptions) ->
 
 fn check_preconditions(write: &Write, old: &Value, options: &DeleteOptions) -> Result<()> {
     let meta = &old["metadata"];
-    let checks = [("UID", "uid", &options.uid), ("ResourceVersion", "resourceVersion", &options.resource_version)];
+    let checks = [
+        ("UID", "uid", &options.uid),
+        ("ResourceVersion", "resourceVersion", &options.resource_version),
+    ];
     for (label, field, wanted) in checks {
         if let Some(wanted) = wanted.as_deref().filter(|w| meta[field] != **w) {
             let have = meta[field].as_str().unwrap_or_default();
             let why = format!("Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {have}");
-            return Err(ApiError::conflict(&write.resource.group, &write.resource.plural, &write.name, &why));
+            return Err(ApiError::conflict(
+                &write.resource.group,
+                &write.resource.plural,
+                &write.name,
+                &why,
+            ));
         }
     }
     Ok(())

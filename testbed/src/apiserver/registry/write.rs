@@ -62,7 +62,10 @@ impl Write {
     }
 
     fn writer(&self) -> Writer<'_> {
-        Writer { manager: &self.manager, subresource: &self.subresource }
+        Writer {
+            manager: &self.manager,
+            subresource: &self.subresource,
+        }
     }
 
     fn not_found(&self) -> ApiError {
@@ -80,9 +83,16 @@ impl Registry {
         let mut state = self.lock();
         let (body, warnings) = incoming(write, body)?;
         let old = state.existing(write)?;
-        if write.resource.origin == Origin::Custom && body["metadata"]["resourceVersion"].as_str().is_none_or(str::is_empty) {
+        if write.resource.origin == Origin::Custom
+            && body["metadata"]["resourceVersion"].as_str().is_none_or(str::is_empty)
+        {
             let error = FieldError::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
-            return Err(ApiError::invalid(&write.resource.group, &write.resource.kind, &write.name, &[error]));
+            return Err(ApiError::invalid(
+                &write.resource.group,
+                &write.resource.kind,
+                &write.name,
+                &[error],
+            ));
         }
         state.update(write, &old, body, warnings, true)
     }
@@ -105,15 +115,20 @@ impl Registry {
         let mut state = self.lock();
         let old = state.existing(write)?;
         let node = body["target"]["name"].as_str().filter(|n| !n.is_empty());
-        let node = node.ok_or_else(|| {
-            ApiError::invalid("", "Binding", &write.name, &[FieldError::required("target.name", "")])
-        })?;
+        let node = node
+            .ok_or_else(|| ApiError::invalid("", "Binding", &write.name, &[FieldError::required("target.name", "")]))?;
         let refuse = |why: String| ApiError::conflict("", "pods/binding", &write.name, &why);
         if !old["metadata"]["deletionTimestamp"].is_null() {
-            return Err(refuse(format!("pod {} is being deleted, cannot be assigned to a host", write.name)));
+            return Err(refuse(format!(
+                "pod {} is being deleted, cannot be assigned to a host",
+                write.name
+            )));
         }
         if let Some(taken) = old["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
-            return Err(refuse(format!("pod {} is already assigned to node \"{taken}\"", write.name)));
+            return Err(refuse(format!(
+                "pod {} is already assigned to node \"{taken}\"",
+                write.name
+            )));
         }
         if write.dry_run {
             return Ok(());
@@ -135,14 +150,22 @@ impl State {
         let (mut object, mut warnings) = incoming(write, body)?;
         let meta = &mut object["metadata"];
         if meta["resourceVersion"].as_str().is_some_and(|v| !v.is_empty()) {
-            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(ApiError::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         if meta["name"].as_str().is_none_or(str::is_empty)
             && let Some(prefix) = meta["generateName"].as_str().filter(|p| !p.is_empty())
         {
             meta["name"] = format!("{}{}", &prefix[..prefix.len().min(248)], random_suffix()).into();
         }
-        for field in ["resourceVersion", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        for field in [
+            "resourceVersion",
+            "uid",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+        ] {
             meta.as_object_mut().map(|m| m.remove(field));
         }
         meta["uid"] = uuid().into();
@@ -162,22 +185,35 @@ impl State {
         if self.store.get(&resource.storage, &write.namespace, &name).is_some() {
             return Err(ApiError::already_exists(&resource.group, &resource.plural, &name));
         }
-        let stored = if write.dry_run { Arc::new(object) } else { self.put(resource, object)? };
+        let stored = if write.dry_run {
+            Arc::new(object)
+        } else {
+            self.put(resource, object)?
+        };
         if resource.is_core("Namespace") && !write.dry_run {
             let accounts = self.resource("ServiceAccount")?;
             let body = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
             self.create(&Write::internal(&accounts, &name, ""), body)?;
         }
-        Ok(Outcome { object: present(resource, &stored), created: true, warnings })
+        Ok(Outcome {
+            object: present(resource, &stored),
+            created: true,
+            warnings,
+        })
     }
 
     pub(super) fn existing(&self, write: &Write) -> Result<Arc<Value>> {
-        self.store.get(&write.resource.storage, &write.namespace, &write.name).ok_or_else(|| write.not_found())
+        self.store
+            .get(&write.resource.storage, &write.namespace, &write.name)
+            .ok_or_else(|| write.not_found())
     }
 
     /// Stores an object and lets the catalog follow its definitions.
     pub(super) fn put(&mut self, resource: &Resource, object: Value) -> Result<Arc<Value>> {
-        let stored = self.store.put(&resource.storage, object).map_err(|e| ApiError::internal(format!("cannot write the state file: {e}")))?;
+        let stored = self
+            .store
+            .put(&resource.storage, object)
+            .map_err(|e| ApiError::internal(format!("cannot write the state file: {e}")))?;
         if resource.kind == "CustomResourceDefinition" {
             let name = stored["metadata"]["name"].as_str().unwrap_or_default();
             self.catalog.set_custom(name, crd::resources(&stored));
@@ -187,7 +223,10 @@ impl State {
 
     fn apply(&mut self, write: &Write, body: Value) -> Result<Outcome> {
         let (config, mut warnings) = incoming(write, body)?;
-        if config["metadata"]["managedFields"].as_array().is_some_and(|m| !m.is_empty()) {
+        if config["metadata"]["managedFields"]
+            .as_array()
+            .is_some_and(|m| !m.is_empty())
+        {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
         let resource = &write.resource;
@@ -211,7 +250,14 @@ impl State {
     }
 
     /// Stores `new` in the place of `old`. A plain write (not an apply) takes ownership of what it changes.
-    fn update(&mut self, write: &Write, old: &Arc<Value>, mut new: Value, mut warnings: Vec<String>, plain: bool) -> Result<Outcome> {
+    fn update(
+        &mut self,
+        write: &Write,
+        old: &Arc<Value>,
+        mut new: Value,
+        mut warnings: Vec<String>,
+        plain: bool,
+    ) -> Result<Outcome> {
         let resource = &write.resource;
         preconditions(write, old, &new)?;
         keep_system_metadata(old, &mut new);
@@ -231,8 +277,13 @@ impl State {
         if new["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty) {
             new["metadata"]["managedFields"] = Value::Null;
         }
-        new.as_object_mut().into_iter().for_each(|o| o.retain(|k, v| k != "status" || !v.is_null()));
-        new["metadata"].as_object_mut().into_iter().for_each(|m| m.retain(|_, v| !v.is_null()));
+        new.as_object_mut()
+            .into_iter()
+            .for_each(|o| o.retain(|k, v| k != "status" || !v.is_null()));
+        new["metadata"]
+            .as_object_mut()
+            .into_iter()
+            .for_each(|m| m.retain(|_, v| !v.is_null()));
         self.defaults(resource, &mut new, Some(old))?;
         self.check(resource, &new, Some(old), &write.subresource, &mut warnings)?;
         if resource.generation && spec_of(resource, &new) != spec_of(resource, old) {
@@ -243,10 +294,18 @@ impl State {
             patch::apply::record_update(resource, old, &mut new, write.writer());
         }
         if same_but_for_times(&new, old) {
-            return Ok(Outcome { object: present(resource, old), created: false, warnings });
+            return Ok(Outcome {
+                object: present(resource, old),
+                created: false,
+                warnings,
+            });
         }
         if write.dry_run {
-            return Ok(Outcome { object: present(resource, &new), created: false, warnings });
+            return Ok(Outcome {
+                object: present(resource, &new),
+                created: false,
+                warnings,
+            });
         }
         let stored = if deletion_is_complete(resource, &new) {
             // Watchers see the last state before the removal, as they would with the real server.
@@ -261,7 +320,11 @@ impl State {
             }
             stored
         };
-        Ok(Outcome { object: present(resource, &stored), created: false, warnings })
+        Ok(Outcome {
+            object: present(resource, &stored),
+            created: false,
+            warnings,
+        })
     }
 
     fn defaults(&self, resource: &Resource, object: &mut Value, old: Option<&Value>) -> Result<()> {
@@ -275,21 +338,40 @@ impl State {
         Ok(())
     }
 
-    fn check(&self, resource: &Resource, new: &Value, old: Option<&Value>, subresource: &str, warnings: &mut Vec<String>) -> Result<()> {
+    fn check(
+        &self,
+        resource: &Resource,
+        new: &Value,
+        old: Option<&Value>,
+        subresource: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
         let name = new["metadata"]["name"].as_str().unwrap_or_default();
         let mut errors = Vec::new();
         schema::validate(&resource.schema, new, "", &mut errors);
         // Rules may assume what the schema guarantees.
         let shaped = errors.is_empty();
-        errors.extend(validation::validate(resource, new, old.filter(|_| subresource.is_empty())));
+        errors.extend(validation::validate(
+            resource,
+            new,
+            old.filter(|_| subresource.is_empty()),
+        ));
         if shaped {
             errors.extend(crd::check_rules(resource, new, old));
         }
         if resource.kind == "CustomResourceDefinition" {
             errors.extend(crd::validate(new, old));
             let group = new["spec"]["group"].as_str().unwrap_or_default();
-            if self.catalog.all().any(|r| r.group == group && r.origin != Origin::Custom) {
-                errors.push(FieldError::invalid("spec.group", &new["spec"]["group"], "is a group of Kubernetes itself"));
+            if self
+                .catalog
+                .all()
+                .any(|r| r.group == group && r.origin != Origin::Custom)
+            {
+                errors.push(FieldError::invalid(
+                    "spec.group",
+                    &new["spec"]["group"],
+                    "is a group of Kubernetes itself",
+                ));
             }
         }
         if errors.is_empty() {
@@ -309,7 +391,10 @@ impl State {
         if namespace["metadata"]["deletionTimestamp"].is_null() {
             return Ok(());
         }
-        let why = format!("unable to create new content in namespace {} because it is being terminated", write.namespace);
+        let why = format!(
+            "unable to create new content in namespace {} because it is being terminated",
+            write.namespace
+        );
         let mut error = ApiError::forbidden(&write.resource.group, &write.resource.plural, name, &why);
         let cause = json!({"reason": "NamespaceTerminating", "message": "namespace is being terminated", "field": "metadata.namespace"});
         error.details.get_or_insert_default()["causes"] = json!([cause]);
@@ -321,12 +406,16 @@ impl State {
             return Ok(());
         }
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (namespace, name) = (text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]));
+        let (namespace, name) = (
+            text(&object["metadata"]["namespace"]),
+            text(&object["metadata"]["name"]),
+        );
         let account = text(&object["spec"]["serviceAccountName"]);
         if self.store.get("/serviceaccounts", &namespace, &account).is_some() {
             return Ok(());
         }
-        let why = format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
+        let why =
+            format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
         Err(ApiError::forbidden("", "pods", &name, &why))
     }
 }
@@ -340,7 +429,9 @@ fn incoming(write: &Write, mut body: Value) -> Result<(Value, Vec<String>)> {
     for (field, expected) in [("apiVersion", resource.api_version()), ("kind", resource.kind.clone())] {
         match body[field].as_str() {
             None | Some("") if write.name.is_empty() || write.resource.origin == Origin::Custom => {
-                return Err(ApiError::bad_request(format!("Object '{field}' is missing in the request's body")));
+                return Err(ApiError::bad_request(format!(
+                    "Object '{field}' is missing in the request's body"
+                )));
             }
             None | Some("") => body[field] = expected.into(),
             Some(given) if given != expected => {
@@ -363,8 +454,14 @@ fn incoming(write: &Write, mut body: Value) -> Result<(Value, Vec<String>)> {
         warnings.extend(unknown.iter().map(|path| format!("unknown field \"{path}\"")));
     }
     if write.validation == Validation::Strict && !warnings.is_empty() {
-        let what = format!("{} in version \"{}\" cannot be handled as a {}", resource.kind, resource.version, resource.kind);
-        return Err(ApiError::bad_request(format!("{what}: strict decoding error: {}", warnings.join(", "))));
+        let what = format!(
+            "{} in version \"{}\" cannot be handled as a {}",
+            resource.kind, resource.version, resource.kind
+        );
+        return Err(ApiError::bad_request(format!(
+            "{what}: strict decoding error: {}",
+            warnings.join(", ")
+        )));
     }
     if resource.origin == Origin::BuiltIn {
         refuse_wrong_types(resource, &body)?;
@@ -379,10 +476,18 @@ fn refuse_wrong_types(resource: &Resource, body: &Value) -> Result<()> {
     schema::default(&resource.schema, &mut typed);
     let mut errors = Vec::new();
     schema::validate(&resource.schema, &typed, "", &mut errors);
-    let Some(error) = errors.iter().find(|e| e.reason == "FieldValueTypeInvalid") else { return Ok(()) };
+    let Some(error) = errors.iter().find(|e| e.reason == "FieldValueTypeInvalid") else {
+        return Ok(());
+    };
     let kind = &resource.kind;
-    let what = format!("{kind} in version \"{}\" cannot be handled as a {kind}", resource.version);
-    Err(ApiError::bad_request(format!("{what}: {}: {}", error.field, error.message)))
+    let what = format!(
+        "{kind} in version \"{}\" cannot be handled as a {kind}",
+        resource.version
+    );
+    Err(ApiError::bad_request(format!(
+        "{what}: {}: {}",
+        error.field, error.message
+    )))
 }
 
 fn match_the_path(write: &Write, body: &mut Value) -> Result<()> {
@@ -403,7 +508,8 @@ fn match_the_path(write: &Write, body: &mut Value) -> Result<()> {
     if !write.name.is_empty() {
         if !name.is_empty() && name != write.name {
             return Err(ApiError::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})", write.name
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                write.name
             )));
         }
         meta["name"] = write.name.clone().into();
@@ -415,9 +521,19 @@ fn preconditions(write: &Write, old: &Value, new: &Value) -> Result<()> {
     let (before, now) = (&old["metadata"], &new["metadata"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (uid, version) = (text(&now["uid"]), text(&now["resourceVersion"]));
-    let conflict = |why: &str| Err(ApiError::conflict(&write.resource.group, &write.resource.plural, &write.name, why));
+    let conflict = |why: &str| {
+        Err(ApiError::conflict(
+            &write.resource.group,
+            &write.resource.plural,
+            &write.name,
+            why,
+        ))
+    };
     if !uid.is_empty() && before["uid"] != uid {
-        return conflict(&format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", text(&before["uid"])));
+        return conflict(&format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            text(&before["uid"])
+        ));
     }
     if !version.is_empty() && version != "0" && before["resourceVersion"] != version {
         return conflict("the object has been modified; please apply your changes to the latest version and try again");
@@ -427,8 +543,14 @@ fn preconditions(write: &Write, old: &Value, new: &Value) -> Result<()> {
 
 fn keep_system_metadata(old: &Value, new: &mut Value) {
     let keep = [
-        "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation",
-        "generateName", "selfLink",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "generateName",
+        "selfLink",
     ];
     for field in keep {
         new["metadata"][field] = old["metadata"][field].clone();
@@ -441,7 +563,9 @@ fn keep_system_metadata(old: &Value, new: &mut Value) {
 fn spec_of(resource: &Resource, object: &Value) -> Value {
     let mut rest = object.clone();
     if let Some(map) = rest.as_object_mut() {
-        map.retain(|k, _| !matches!(k.as_str(), "metadata" | "apiVersion" | "kind") && (k != "status" || !resource.status));
+        map.retain(|k, _| {
+            !matches!(k.as_str(), "metadata" | "apiVersion" | "kind") && (k != "status" || !resource.status)
+        });
     }
     rest
 }
@@ -449,7 +573,12 @@ fn spec_of(resource: &Resource, object: &Value) -> Value {
 fn same_but_for_times(new: &Value, old: &Value) -> bool {
     let without = |object: &Value| {
         let mut object = object.clone();
-        for entry in object["metadata"].get_mut("managedFields").and_then(Value::as_array_mut).into_iter().flatten() {
+        for entry in object["metadata"]
+            .get_mut("managedFields")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             entry["time"] = Value::Null;
         }
         // A write through another version of a custom resource changes only this.
@@ -478,7 +607,10 @@ fn random_bytes<const N: usize>() -> [u8; N] {
 /// The suffix of `generateName`, from the letters that Kubernetes uses.
 fn random_suffix() -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    random_bytes::<5>().iter().map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()])).collect()
+    random_bytes::<5>()
+        .iter()
+        .map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()]))
+        .collect()
 }
 
 /// A version 4 UUID (RFC 9562).
@@ -487,5 +619,12 @@ fn uuid() -> String {
     b[6] = b[6] & 0x0f | 0x40;
     b[8] = b[8] & 0x3f | 0x80;
     let hex: String = b.iter().map(|x| format!("{x:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }

@@ -48,7 +48,10 @@ impl Journal {
     /// Replaces the file by `records`; a reader sees either the old one or the new one.
     pub(super) fn rewrite(path: &Path, revision: u64, records: impl Iterator<Item = Value>) -> io::Result<Self> {
         let beside = path.with_extension("new");
-        let mut text = format!("{}\n", Record::borrowed(revision, "", &(String::new(), String::new()), None));
+        let mut text = format!(
+            "{}\n",
+            Record::borrowed(revision, "", &(String::new(), String::new()), None)
+        );
         let mut count = 1;
         for record in records {
             text.push_str(&format!("{record}\n"));
@@ -58,15 +61,26 @@ impl Journal {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&beside, path)?;
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         File::open(parent)?.sync_all()?;
-        Ok(Self { path: path.to_owned(), records: count, file, length: text.len() as u64 })
+        Ok(Self {
+            path: path.to_owned(),
+            records: count,
+            file,
+            length: text.len() as u64,
+        })
     }
 
     /// Appends a line and waits until it is on disk. After an error the file is as it was.
     pub(super) fn append(&mut self, record: &Value) -> io::Result<()> {
         let line = format!("{record}\n");
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all(line.as_bytes())
+            .and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             self.file.set_len(self.length)?;
             io::Seek::seek(&mut self.file, io::SeekFrom::Start(self.length))?;
@@ -88,7 +102,11 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<Record>> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let parse = |(number, line): (usize, &str)| {
         Record::parse(line).ok_or_else(|| {
-            let why = format!("{}: line {} is damaged: restore the file or remove it to start empty", path.display(), number + 1);
+            let why = format!(
+                "{}: line {} is damaged: restore the file or remove it to start empty",
+                path.display(),
+                number + 1
+            );
             io::Error::new(io::ErrorKind::InvalidData, why)
         })
     };
@@ -98,5 +116,10 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<Record>> {
 /// Secrets are in it.
 fn private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }

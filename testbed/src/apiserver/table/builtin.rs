@@ -8,7 +8,9 @@ use crate::apiserver::time;
 pub(super) fn columns(kind: &str) -> impl Iterator<Item = (&'static str, i64)> {
     let text = match kind {
         "Pod" => "Name,Ready,Status,Restarts,Age,*IP,*Node,*Nominated Node,*Readiness Gates",
-        "Node" => "Name,Status,Roles,Age,Version,*Internal-IP,*External-IP,*OS-Image,*Kernel-Version,*Container-Runtime",
+        "Node" => {
+            "Name,Status,Roles,Age,Version,*Internal-IP,*External-IP,*OS-Image,*Kernel-Version,*Container-Runtime"
+        }
         "Namespace" => "Name,Status,Age",
         "Service" => "Name,Type,Cluster-IP,External-IP,Port(s),Age,*Selector",
         "Endpoints" => "Name,Endpoints,Age",
@@ -23,7 +25,8 @@ pub(super) fn columns(kind: &str) -> impl Iterator<Item = (&'static str, i64)> {
         "RoleBinding" | "ClusterRoleBinding" => "Name,Role,Age",
         _ => "Name,Age",
     };
-    text.split(',').map(|c| c.strip_prefix('*').map_or((c, 0), |name| (name, 1)))
+    text.split(',')
+        .map(|c| c.strip_prefix('*').map_or((c, 0), |name| (name, 1)))
 }
 
 /// The cells of one row.
@@ -40,13 +43,23 @@ pub(super) fn cells(kind: &str, object: &Value) -> Vec<Value> {
         "NetworkPolicy" => vec![name(), selector(&object["spec"]["podSelector"]).into(), age()],
         "ServiceAccount" => vec![name(), list(&object["secrets"]).len().into(), age()],
         "Secret" => vec![name(), object["type"].clone(), size(&object["data"]).into(), age()],
-        "ConfigMap" => vec![name(), (size(&object["data"]) + size(&object["binaryData"])).into(), age()],
+        "ConfigMap" => vec![
+            name(),
+            (size(&object["data"]) + size(&object["binaryData"])).into(),
+            age(),
+        ],
         "Event" => event(object),
         "Lease" => vec![name(), object["spec"]["holderIdentity"].clone(), age()],
-        "Role" | "ClusterRole" | "CustomResourceDefinition" => vec![name(), object["metadata"]["creationTimestamp"].clone()],
+        "Role" | "ClusterRole" | "CustomResourceDefinition" => {
+            vec![name(), object["metadata"]["creationTimestamp"].clone()]
+        }
         "RoleBinding" | "ClusterRoleBinding" => {
             let role = &object["roleRef"];
-            vec![name(), format!("{}/{}", text(&role["kind"]), text(&role["name"])).into(), age()]
+            vec![
+                name(),
+                format!("{}/{}", text(&role["kind"]), text(&role["name"])).into(),
+                age(),
+            ]
         }
         _ => vec![name(), age()],
     }
@@ -58,7 +71,10 @@ fn pod(pod: &Value) -> Vec<Value> {
     let running = |c: &&Value| c["ready"] == true && c["state"]["running"].is_object();
     let ready = containers.iter().filter(running).count();
     let restarts: i64 = containers.iter().filter_map(|c| c["restartCount"].as_i64()).sum();
-    let last = containers.iter().filter_map(|c| c["lastState"]["terminated"]["finishedAt"].as_str()).max();
+    let last = containers
+        .iter()
+        .filter_map(|c| c["lastState"]["terminated"]["finishedAt"].as_str())
+        .max();
     let restarts = match last.filter(|_| restarts > 0) {
         Some(when) => format!("{restarts} ({} ago)", time::age(Some(when))),
         None => restarts.to_string(),
@@ -107,7 +123,11 @@ fn pod_reason(pod: &Value, containers: &[Value]) -> String {
     if reason == "Completed" && containers.iter().any(|c| c["state"]["running"].is_object()) {
         reason = "Running".into();
     }
-    if pod["metadata"]["deletionTimestamp"].is_null() { reason } else { "Terminating".into() }
+    if pod["metadata"]["deletionTimestamp"].is_null() {
+        reason
+    } else {
+        "Terminating".into()
+    }
 }
 
 fn ended(terminated: &Value) -> String {
@@ -119,7 +139,9 @@ fn ended(terminated: &Value) -> String {
 }
 
 fn node(node: &Value) -> Vec<Value> {
-    let condition = list(&node["status"]["conditions"]).iter().find(|c| c["type"] == "Ready");
+    let condition = list(&node["status"]["conditions"])
+        .iter()
+        .find(|c| c["type"] == "Ready");
     let mut status = match condition.map(|c| c["status"] == "True") {
         Some(true) => "Ready".to_owned(),
         Some(false) => "NotReady".to_owned(),
@@ -129,14 +151,20 @@ fn node(node: &Value) -> Vec<Value> {
         status.push_str(",SchedulingDisabled");
     }
     let labels = node["metadata"]["labels"].as_object().into_iter().flatten();
-    let roles: Vec<&str> = labels.filter_map(|(k, _)| k.strip_prefix("node-role.kubernetes.io/")).collect();
+    let roles: Vec<&str> = labels
+        .filter_map(|(k, _)| k.strip_prefix("node-role.kubernetes.io/"))
+        .collect();
     let address = |kind: &str| {
         let found = list(&node["status"]["addresses"]).iter().find(|a| a["type"] == kind);
         or_none(found.map_or(String::new(), |a| text(&a["address"])))
     };
     let info = |field: &str| {
         let value = text(&node["status"]["nodeInfo"][field]);
-        json!(if value.is_empty() { "<unknown>".to_owned() } else { value })
+        json!(if value.is_empty() {
+            "<unknown>".to_owned()
+        } else {
+            value
+        })
     };
     vec![
         node["metadata"]["name"].clone(),
@@ -163,7 +191,13 @@ fn service(service: &Value) -> Vec<Value> {
         service["metadata"]["name"].clone(),
         spec["type"].clone(),
         or_none(text(&spec["clusterIP"])),
-        or_none(list(&spec["externalIPs"]).iter().map(text).collect::<Vec<_>>().join(",")),
+        or_none(
+            list(&spec["externalIPs"])
+                .iter()
+                .map(text)
+                .collect::<Vec<_>>()
+                .join(","),
+        ),
         or_none(ports.join(",")),
         time::age(service["metadata"]["creationTimestamp"].as_str()).into(),
         or_none(labels(&spec["selector"])),
@@ -186,25 +220,47 @@ fn endpoints(object: &Value) -> String {
 
 fn endpoint_slice(slice: &Value) -> Vec<Value> {
     let ports: Vec<String> = list(&slice["ports"]).iter().map(|p| p["port"].to_string()).collect();
-    let addresses: Vec<String> = list(&slice["endpoints"]).iter().flat_map(|e| list(&e["addresses"])).map(text).collect();
+    let addresses: Vec<String> = list(&slice["endpoints"])
+        .iter()
+        .flat_map(|e| list(&e["addresses"]))
+        .map(text)
+        .collect();
     vec![
         slice["metadata"]["name"].clone(),
         slice["addressType"].clone(),
-        if ports.is_empty() { "<unset>".into() } else { ports.join(",").into() },
-        if addresses.is_empty() { "<unset>".into() } else { some_of(&addresses).into() },
+        if ports.is_empty() {
+            "<unset>".into()
+        } else {
+            ports.join(",").into()
+        },
+        if addresses.is_empty() {
+            "<unset>".into()
+        } else {
+            some_of(&addresses).into()
+        },
         time::age(slice["metadata"]["creationTimestamp"].as_str()).into(),
     ]
 }
 
 fn event(event: &Value) -> Vec<Value> {
-    let of = |core: &'static str, new: &'static str| if event[core].is_null() { &event[new] } else { &event[core] };
+    let of = |core: &'static str, new: &'static str| {
+        if event[core].is_null() {
+            &event[new]
+        } else {
+            &event[core]
+        }
+    };
     let object = of("involvedObject", "regarding");
     let place = format!("{}/{}", text(&object["kind"]).to_lowercase(), text(&object["name"]));
     let when = |field: &Value| field.as_str().or(event["eventTime"].as_str()).map(str::to_owned);
     let last = when(of("lastTimestamp", "deprecatedLastTimestamp"));
     let first = when(of("firstTimestamp", "deprecatedFirstTimestamp"));
     let component = text(&of("source", "deprecatedSource")["component"]);
-    let source = if component.is_empty() { text(of("reportingComponent", "reportingController")) } else { component };
+    let source = if component.is_empty() {
+        text(of("reportingComponent", "reportingController"))
+    } else {
+        component
+    };
     vec![
         time::age(last.as_deref()).into(),
         event["type"].clone(),
@@ -221,10 +277,17 @@ fn event(event: &Value) -> Vec<Value> {
 
 /// A label selector as `kubectl` writes it.
 fn selector(selector: &Value) -> String {
-    let mut parts: Vec<String> = Some(labels(&selector["matchLabels"])).filter(|l| !l.is_empty()).into_iter().collect();
+    let mut parts: Vec<String> = Some(labels(&selector["matchLabels"]))
+        .filter(|l| !l.is_empty())
+        .into_iter()
+        .collect();
     for expression in list(&selector["matchExpressions"]) {
         let key = text(&expression["key"]);
-        let values = list(&expression["values"]).iter().map(text).collect::<Vec<_>>().join(",");
+        let values = list(&expression["values"])
+            .iter()
+            .map(text)
+            .collect::<Vec<_>>()
+            .join(",");
         parts.push(match expression["operator"].as_str() {
             Some("In") => format!("{key} in ({values})"),
             Some("NotIn") => format!("{key} notin ({values})"),
@@ -232,11 +295,19 @@ fn selector(selector: &Value) -> String {
             _ => format!("!{key}"),
         });
     }
-    if parts.is_empty() { "<none>".into() } else { parts.join(",") }
+    if parts.is_empty() {
+        "<none>".into()
+    } else {
+        parts.join(",")
+    }
 }
 
 fn labels(map: &Value) -> String {
-    let pairs = map.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={}", text(v)));
+    let pairs = map
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", text(v)));
     pairs.collect::<Vec<_>>().join(",")
 }
 

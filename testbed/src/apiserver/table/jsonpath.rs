@@ -6,7 +6,11 @@ use serde_json::Value;
 pub(super) fn find(object: &Value, path: &str) -> Option<Value> {
     let mut found = vec![object];
     let mut many = false;
-    let mut rest = path.trim().trim_start_matches('{').trim_end_matches('}').trim_start_matches('$');
+    let mut rest = path
+        .trim()
+        .trim_start_matches('{')
+        .trim_end_matches('}')
+        .trim_start_matches('$');
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix('[') {
             let (inside, after) = after.split_once(']')?;
@@ -39,7 +43,9 @@ fn bracket<'a>(values: &[&'a Value], inside: &str, many: &mut bool) -> Vec<&'a V
         return items.collect();
     }
     if let Some(test) = inside.strip_prefix("?(@.").and_then(|t| t.strip_suffix(')')) {
-        let Some((field, wanted)) = test.split_once("==") else { return Vec::new() };
+        let Some((field, wanted)) = test.split_once("==") else {
+            return Vec::new();
+        };
         let wanted = wanted.trim().trim_matches(['"', '\'']);
         return items.filter(|i| i[field.trim()].as_str() == Some(wanted)).collect();
     }
@@ -69,9 +75,15 @@ mod tests {
         });
         assert_eq!(find(&object, ".spec.list[1]"), Some(json!("b")));
         assert_eq!(find(&object, ".spec.list[*]"), Some(json!(["a", "b"])));
-        assert_eq!(find(&object, ".status.conditions[?(@.type==\"Ready\")].status"), Some(json!("True")));
+        assert_eq!(
+            find(&object, ".status.conditions[?(@.type==\"Ready\")].status"),
+            Some(json!("True"))
+        );
         assert_eq!(find(&object, ".metadata.annotations.example\\.com/a"), Some(json!("x")));
-        assert_eq!(find(&object, ".metadata.annotations['example.com/a']"), Some(json!("x")));
+        assert_eq!(
+            find(&object, ".metadata.annotations['example.com/a']"),
+            Some(json!("x"))
+        );
         assert_eq!(find(&object, ".spec.missing.more"), None);
     }
 }

@@ -29,7 +29,10 @@ const VALUE_WHY: &str = "a valid label must be an empty string or consist of alp
 pub(super) fn metadata(resource: &Resource, metadata: &Value, errors: &mut Vec<FieldError>) {
     let name = metadata["name"].as_str().unwrap_or_default();
     if name.is_empty() {
-        errors.push(FieldError::required("metadata.name", "name or generateName is required"));
+        errors.push(FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
     } else if let Some(why) = wrong_name(resource, name) {
         errors.push(FieldError::invalid("metadata.name", &json!(name), why));
     }
@@ -69,7 +72,12 @@ pub(super) fn label_selector(selector: &Value, path: &str, errors: &mut Vec<Fiel
             errors.push(FieldError::invalid(&at, value, why));
         }
     }
-    for (i, expression) in selector["matchExpressions"].as_array().into_iter().flatten().enumerate() {
+    for (i, expression) in selector["matchExpressions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
         let at = format!("{}[{i}]", join(path, "matchExpressions"));
         let values = expression["values"].as_array().map(Vec::as_slice).unwrap_or_default();
         match expression["operator"].as_str() {
@@ -85,7 +93,11 @@ pub(super) fn label_selector(selector: &Value, path: &str, errors: &mut Vec<Fiel
             Some("Exists" | "DoesNotExist") => {}
             _ => {
                 let field = format!("{at}.operator");
-                errors.push(FieldError::invalid(field, &expression["operator"], "not a valid selector operator"));
+                errors.push(FieldError::invalid(
+                    field,
+                    &expression["operator"],
+                    "not a valid selector operator",
+                ));
             }
         }
         if let Some(why) = expression["key"].as_str().and_then(wrong_key) {
@@ -127,7 +139,11 @@ fn wrong_key(key: &str) -> Option<String> {
 }
 
 fn wrong_value(value: &str) -> Option<String> {
-    if value.is_empty() { None } else { shaped(value, 63, QUALIFIED, VALUE_WHY) }
+    if value.is_empty() {
+        None
+    } else {
+        shaped(value, 63, QUALIFIED, VALUE_WHY)
+    }
 }
 
 fn shaped(text: &str, limit: usize, shape: &str, why: &str) -> Option<String> {

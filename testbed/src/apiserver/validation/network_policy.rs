@@ -22,7 +22,11 @@ pub(super) fn validate(spec: &Value, errors: &mut Vec<FieldError>) {
     for (i, kind) in items(&spec["policyTypes"]) {
         if !matches!(kind.as_str(), Some("Ingress" | "Egress")) {
             let supported = ["Egress".to_owned(), "Ingress".to_owned()];
-            errors.push(FieldError::not_supported(format!("spec.policyTypes[{i}]"), kind, &supported));
+            errors.push(FieldError::not_supported(
+                format!("spec.policyTypes[{i}]"),
+                kind,
+                &supported,
+            ));
         }
     }
 }
@@ -31,7 +35,11 @@ fn port(port: &Value, at: &str, errors: &mut Vec<FieldError>) {
     let protocol = &port["protocol"];
     if !matches!(protocol.as_str(), Some("TCP" | "UDP" | "SCTP")) {
         let supported = ["SCTP".to_owned(), "TCP".to_owned(), "UDP".to_owned()];
-        errors.push(FieldError::not_supported(format!("{at}.protocol"), protocol, &supported));
+        errors.push(FieldError::not_supported(
+            format!("{at}.protocol"),
+            protocol,
+            &supported,
+        ));
     }
     let (number, end) = (&port["port"], &port["endPort"]);
     let mut refuse_end = |why: &str| errors.push(FieldError::invalid(format!("{at}.endPort"), end, why));
@@ -46,7 +54,11 @@ fn port(port: &Value, at: &str, errors: &mut Vec<FieldError>) {
     }
     match number {
         Value::Number(n) if !n.as_i64().is_some_and(|n| (1..=65_535).contains(&n)) => {
-            errors.push(FieldError::invalid(format!("{at}.port"), number, "must be between 1 and 65535, inclusive"));
+            errors.push(FieldError::invalid(
+                format!("{at}.port"),
+                number,
+                "must be between 1 and 65535, inclusive",
+            ));
         }
         Value::String(name) => {
             if let Some(why) = wrong_port_name(name) {
@@ -83,7 +95,10 @@ fn peer(peer: &Value, at: &str, errors: &mut Vec<FieldError>) {
     }
     match (given("ipBlock"), selectors) {
         (false, false) => errors.push(FieldError::required(at, "must specify a peer")),
-        (true, true) => errors.push(FieldError::forbidden(at, "may not specify both ipBlock and another peer")),
+        (true, true) => errors.push(FieldError::forbidden(
+            at,
+            "may not specify both ipBlock and another peer",
+        )),
         _ => {}
     }
     if given("ipBlock") {
@@ -131,15 +146,42 @@ mod tests {
     #[test]
     fn each_fault_is_named_with_its_field() {
         let cases = [
-            (json!({"ingress": [{"ports": [{"protocol": "TCP", "port": 70000}]}]}), "spec.ingress[0].ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive"),
-            (json!({"egress": [{"ports": [{"protocol": "TCP", "port": 90, "endPort": 80}]}]}), "spec.egress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`"),
-            (json!({"egress": [{"ports": [{"protocol": "TCP", "port": "http", "endPort": 80}]}]}), "spec.egress[0].ports[0].endPort: Invalid value: 80: may not be specified when `port` is non-numeric"),
-            (json!({"ingress": [{"ports": [{"protocol": "ICMP"}]}]}), "spec.ingress[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\""),
-            (json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}}), "spec.podSelector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"),
-            (json!({"ingress": [{"from": [{}]}]}), "spec.ingress[0].from[0]: Required value: must specify a peer"),
-            (json!({"ingress": [{"from": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}]}), "spec.ingress[0].from[0]: Forbidden: may not specify both ipBlock and another peer"),
-            (json!({"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}]}]}), "spec.egress[0].to[0].ipBlock.except[0]: Invalid value: \"10.0.0.0/8\": must be a strict subset of `cidr`"),
-            (json!({"policyTypes": ["Both"]}), "spec.policyTypes[0]: Unsupported value: \"Both\": supported values: \"Egress\", \"Ingress\""),
+            (
+                json!({"ingress": [{"ports": [{"protocol": "TCP", "port": 70000}]}]}),
+                "spec.ingress[0].ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive",
+            ),
+            (
+                json!({"egress": [{"ports": [{"protocol": "TCP", "port": 90, "endPort": 80}]}]}),
+                "spec.egress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`",
+            ),
+            (
+                json!({"egress": [{"ports": [{"protocol": "TCP", "port": "http", "endPort": 80}]}]}),
+                "spec.egress[0].ports[0].endPort: Invalid value: 80: may not be specified when `port` is non-numeric",
+            ),
+            (
+                json!({"ingress": [{"ports": [{"protocol": "ICMP"}]}]}),
+                "spec.ingress[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+            ),
+            (
+                json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}}),
+                "spec.podSelector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
+            ),
+            (
+                json!({"ingress": [{"from": [{}]}]}),
+                "spec.ingress[0].from[0]: Required value: must specify a peer",
+            ),
+            (
+                json!({"ingress": [{"from": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}]}),
+                "spec.ingress[0].from[0]: Forbidden: may not specify both ipBlock and another peer",
+            ),
+            (
+                json!({"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}]}]}),
+                "spec.egress[0].to[0].ipBlock.except[0]: Invalid value: \"10.0.0.0/8\": must be a strict subset of `cidr`",
+            ),
+            (
+                json!({"policyTypes": ["Both"]}),
+                "spec.policyTypes[0]: Unsupported value: \"Both\": supported values: \"Egress\", \"Ingress\"",
+            ),
         ];
         for (spec, expected) in cases {
             let mut errors = Vec::new();

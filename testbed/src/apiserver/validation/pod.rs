@@ -2,10 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    names::wrong_label,
-    network_policy::wrong_port_name,
-};
+use super::{names::wrong_label, network_policy::wrong_port_name};
 use crate::apiserver::status::FieldError;
 
 pub(super) fn validate(pod: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
@@ -17,7 +14,10 @@ pub(super) fn validate(pod: &Value, old: Option<&Value>, errors: &mut Vec<FieldE
     if list(&spec["containers"]).is_empty() {
         errors.push(FieldError::required("spec.containers", ""));
     }
-    let volumes: Vec<&str> = list(&spec["volumes"]).iter().filter_map(|v| v["name"].as_str()).collect();
+    let volumes: Vec<&str> = list(&spec["volumes"])
+        .iter()
+        .filter_map(|v| v["name"].as_str())
+        .collect();
     let mut seen = Vec::new();
     for field in ["initContainers", "containers"] {
         for (i, container) in list(&spec[field]).iter().enumerate() {
@@ -38,7 +38,11 @@ pub(super) fn validate(pod: &Value, old: Option<&Value>, errors: &mut Vec<FieldE
 }
 
 fn container(container: &Value, volumes: &[&str], at: &str, errors: &mut Vec<FieldError>) {
-    if let Some(why) = container["name"].as_str().filter(|n| !n.is_empty()).and_then(wrong_label) {
+    if let Some(why) = container["name"]
+        .as_str()
+        .filter(|n| !n.is_empty())
+        .and_then(wrong_label)
+    {
         errors.push(FieldError::invalid(format!("{at}.name"), &container["name"], why));
     }
     if container["image"].as_str().is_none_or(str::is_empty) {
@@ -66,14 +70,22 @@ fn container(container: &Value, volumes: &[&str], at: &str, errors: &mut Vec<Fie
         if !mount["name"].as_str().is_some_and(|n| volumes.contains(&n)) {
             let message = format!("Not found: {}", mount["name"]);
             let field = format!("{at}.volumeMounts[{i}].name");
-            errors.push(FieldError { reason: "FieldValueNotFound", field, message });
+            errors.push(FieldError {
+                reason: "FieldValueNotFound",
+                field,
+                message,
+            });
         }
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let handlers = ["exec", "httpGet", "tcpSocket", "grpc"];
         let given = handlers.iter().filter(|h| container[probe][**h].is_object()).count();
         if container[probe].is_object() && given != 1 {
-            let why = if given == 0 { "must specify a handler type" } else { "may not specify more than 1 handler type" };
+            let why = if given == 0 {
+                "must specify a handler type"
+            } else {
+                "may not specify more than 1 handler type"
+            };
             errors.push(FieldError::required(format!("{at}.{probe}"), why));
         }
     }
@@ -88,12 +100,19 @@ fn immutable(pod: &Value, old: &Value, errors: &mut Vec<FieldError>) {
                 container["imagePullPolicy"] = Value::Null;
             }
         }
-        for field in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"] {
+        for field in [
+            "activeDeadlineSeconds",
+            "tolerations",
+            "terminationGracePeriodSeconds",
+            "schedulingGates",
+        ] {
             spec[field] = Value::Null;
         }
         spec
     };
-    let tolerations_kept = list(&old["spec"]["tolerations"]).iter().all(|t| list(&pod["spec"]["tolerations"]).contains(t));
+    let tolerations_kept = list(&old["spec"]["tolerations"])
+        .iter()
+        .all(|t| list(&pod["spec"]["tolerations"]).contains(t));
     if frozen(pod) != frozen(old) || !tolerations_kept {
         let why = "pod updates may not change fields other than `spec.containers[*].image`,\
             `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \

@@ -19,7 +19,11 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// A server in memory with these limits, and a client of it.
 pub(super) fn start_with(limits: Limits) -> (Server, Client) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-    let server = Server::start(Config { limits, ..Config::new(vec![listener], TOKEN) }).expect("server");
+    let server = Server::start(Config {
+        limits,
+        ..Config::new(vec![listener], TOKEN)
+    })
+    .expect("server");
     let client = Client::new(server.addresses()[0].port(), server.ca_pem());
     (server, client)
 }
@@ -60,11 +64,19 @@ type Stream = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 impl Client {
     pub(super) fn new(port: u16, ca_pem: &str) -> Self {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("PEM")).expect("root");
+        roots
+            .add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("PEM"))
+            .expect("root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let tls = tls.expect("versions").with_root_certificates(roots).with_no_client_auth();
-        Self { port, tls: Arc::new(tls) }
+        let tls = tls
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self {
+            port,
+            tls: Arc::new(tls),
+        }
     }
 
     pub(super) fn get(&self, path: &str) -> Reply {
@@ -123,7 +135,8 @@ impl Client {
         let connection = rustls::ClientConnection::new(self.tls.clone(), name).expect("TLS");
         let mut stream = rustls::StreamOwned::new(connection, tcp);
         let length = body.len();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
         stream.write_all(request.as_bytes()).expect("request");
         BufReader::new(stream)
     }
@@ -154,7 +167,11 @@ impl Events {
 
 fn read_head(reader: &mut BufReader<Stream>) -> (u16, String) {
     let status = read_line(reader);
-    let code = status.split(' ').nth(1).and_then(|c| c.parse().ok()).unwrap_or_else(|| panic!("status line {status:?}"));
+    let code = status
+        .split(' ')
+        .nth(1)
+        .and_then(|c| c.parse().ok())
+        .unwrap_or_else(|| panic!("status line {status:?}"));
     let mut headers = String::new();
     loop {
         let line = read_line(reader);
@@ -180,7 +197,12 @@ pub(super) struct Child {
 impl Child {
     pub(super) fn start(dir: &Path) -> Self {
         let mut process = Command::new(std::env::current_exe().expect("own path"))
-            .args(["--exact", "apiserver::server_in_a_process_of_its_own", "--nocapture", "--ignored"])
+            .args([
+                "--exact",
+                "apiserver::server_in_a_process_of_its_own",
+                "--nocapture",
+                "--ignored",
+            ])
             .env("MARGAY_APISERVER_DIR", dir)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -192,7 +214,10 @@ impl Child {
             .find_map(|l| l.split_once("listening on ").and_then(|(_, p)| p.trim().parse().ok()))
             .expect("the child says where it listens");
         let ca = std::fs::read_to_string(dir.join("ca.crt")).expect("authority");
-        Self { process, client: Client::new(port, &ca) }
+        Self {
+            process,
+            client: Client::new(port, &ca),
+        }
     }
 
     pub(super) fn kill(&mut self) {
@@ -210,8 +235,13 @@ impl Drop for Child {
 
 /// The body of the child.
 pub(super) fn serve_until_killed() {
-    let dir = std::env::var_os("MARGAY_APISERVER_DIR").map(std::path::PathBuf::from).expect("only for a parent test");
-    let port: u16 = std::env::var("MARGAY_APISERVER_PORT").ok().and_then(|p| p.parse().ok()).unwrap_or(0);
+    let dir = std::env::var_os("MARGAY_APISERVER_DIR")
+        .map(std::path::PathBuf::from)
+        .expect("only for a parent test");
+    let port: u16 = std::env::var("MARGAY_APISERVER_PORT")
+        .ok()
+        .and_then(|p| p.parse().ok())
+        .unwrap_or(0);
     let listener = TcpListener::bind(("127.0.0.1", port)).expect("loopback");
     let config = Config {
         state_file: Some(dir.join("state")),
@@ -220,7 +250,11 @@ pub(super) fn serve_until_killed() {
     };
     let server = Server::start(config).expect("server");
     let port = server.addresses()[0].port();
-    std::fs::write(dir.join("kubeconfig"), server.kubeconfig(&format!("https://127.0.0.1:{port}"))).expect("kubeconfig");
+    std::fs::write(
+        dir.join("kubeconfig"),
+        server.kubeconfig(&format!("https://127.0.0.1:{port}")),
+    )
+    .expect("kubeconfig");
     println!("listening on {port}");
     loop {
         std::thread::park();
