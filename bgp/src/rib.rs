@@ -74,10 +74,18 @@ pub struct Rib {
     attributes: Interner,
     resolver: Resolver,
     dirty: Queue,
-    desired: FxHashMap<IpNetwork, FibRoute>,
+    desired: FxHashMap<IpNetwork, Desired>,
     fib_pending: FxHashSet<IpNetwork>,
     fib_complete_told: bool,
     deferral: Option<Deferral>,
+}
+
+/// What the forwarding plane should have for a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Desired {
+    route: FibRoute,
+    /// Routes of ours between this one and its directly reachable next hops.
+    depth: u8,
 }
 
 /// Everything known of one prefix.
@@ -272,8 +280,9 @@ impl Rib {
 
     /// Runs the decision process on everything that changed.
     pub fn process(&mut self) {
-        // A recursive next hop may change with the routes; cyclic dependencies are cut off after some rounds.
-        for _ in 0..16 {
+        // A recursive next hop may change with the routes. Where preferences contradict each other so that no answer is
+        // stable, the rest is left for the next call.
+        for _ in 0..32 {
             let mut changed_routes = Vec::new();
             while let Some(prefix) = self.dirty.pop() {
                 if self.decide(prefix) {
@@ -310,7 +319,7 @@ impl Rib {
             .drain()
             .map(|prefix| FibChange {
                 prefix,
-                route: self.desired.get(&prefix).cloned(),
+                route: self.desired.get(&prefix).map(|d| d.route.clone()),
             })
             .collect();
         Some(FibBatch {
@@ -408,7 +417,7 @@ impl Rib {
             });
         }
         let selected = decision::select(candidates, self.config.max_paths, self.config.multipath_relax);
-        let route = self.route_for(&prefix, entry, &selected);
+        let desired = self.desired_for(&prefix, entry, &selected);
         let best = selected
             .first()
             .and_then(|peer| entry.paths.iter().find(|p| p.peer == *peer));
@@ -429,35 +438,45 @@ impl Rib {
         if entry.paths.is_empty() {
             self.table.remove(&prefix);
         }
-        if self.desired.get(&prefix) == route.as_ref() {
+        let old = self.desired.get(&prefix);
+        if old == desired.as_ref() {
             return false;
         }
-        match route {
-            Some(route) => self.desired.insert(prefix, route),
+        if old.map(|d| &d.route) != desired.as_ref().map(|d| &d.route) {
+            self.fib_pending.insert(prefix);
+        }
+        match desired {
+            Some(desired) => self.desired.insert(prefix, desired),
             None => self.desired.remove(&prefix),
         };
-        self.fib_pending.insert(prefix);
         true
     }
 
-    fn route_for(&self, prefix: &IpNetwork, entry: &Entry, selected: &[PeerId]) -> Option<FibRoute> {
+    fn desired_for(&self, prefix: &IpNetwork, entry: &Entry, selected: &[PeerId]) -> Option<Desired> {
         if selected.first() == Some(&PeerId::LOCAL) {
             let blackhole = self.originated.get(prefix).is_some_and(|n| n.blackhole);
-            return blackhole.then_some(FibRoute::Blackhole);
+            return blackhole.then_some(Desired {
+                route: FibRoute::Blackhole,
+                depth: 0,
+            });
         }
         // The kernel's own connected route serves better than ours could.
         if self.resolver.is_connected(prefix) {
             return None;
         }
-        let mut hops = SmallVec::new();
+        let (mut hops, mut depth) = (SmallVec::new(), 0);
         for path in entry.paths.iter().filter(|p| selected.contains(&p.peer)) {
             if let Some(resolved) = self.resolver.cached(&self.hop_key(path)) {
                 hops.extend(resolved.hops.iter().copied());
+                depth = depth.max(resolved.depth);
             }
         }
         hops.sort_unstable();
         hops.dedup();
-        (!hops.is_empty()).then_some(FibRoute::Unicast(hops))
+        (!hops.is_empty()).then_some(Desired {
+            route: FibRoute::Unicast(hops),
+            depth,
+        })
     }
 }
 

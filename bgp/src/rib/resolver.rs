@@ -6,9 +6,13 @@ use ipnetwork::IpNetwork;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
+use super::Desired;
 use crate::fib::{FibHop, FibRoute, Topology};
 use crate::prefix::{Family, covers, host, truncate};
 use crate::wire::NextHop;
+
+/// Routes that lead to each other's next hops keep each other alive; the count of steps shows it.
+const MAX_DEPTH: u8 = 8;
 
 /// A next hop as the resolver tells them apart: link-local addresses mean something on one interface only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +40,8 @@ pub(super) struct Resolved {
     pub(super) hops: SmallVec<[FibHop; 2]>,
     /// 0 when connected, growing with each step away.
     pub(super) cost: u32,
+    /// Routes of ours on the way.
+    pub(super) depth: u8,
     /// The network it was found in.
     matched: IpNetwork,
     /// What kind of route that network is.
@@ -103,7 +109,7 @@ impl Resolver {
         &mut self,
         key: HopKey,
         prefix: &IpNetwork,
-        routes: &FxHashMap<IpNetwork, FibRoute>,
+        routes: &FxHashMap<IpNetwork, Desired>,
     ) -> Option<&Resolved> {
         if !self.cache.contains_key(&key) {
             let resolved = self.look_up(&key, routes);
@@ -122,7 +128,7 @@ impl Resolver {
     pub(super) fn invalidate(
         &mut self,
         changed: &[IpNetwork],
-        routes: &FxHashMap<IpNetwork, FibRoute>,
+        routes: &FxHashMap<IpNetwork, Desired>,
     ) -> FxHashSet<HopKey> {
         let concerned = |key: &HopKey, resolved: &Option<Resolved>| {
             let Some(addr) = key.addr else { return false };
@@ -147,7 +153,7 @@ impl Resolver {
         moved
     }
 
-    fn look_up(&self, key: &HopKey, routes: &FxHashMap<IpNetwork, FibRoute>) -> Option<Resolved> {
+    fn look_up(&self, key: &HopKey, routes: &FxHashMap<IpNetwork, Desired>) -> Option<Resolved> {
         let addr = key.addr?;
         if self.topology.addresses.iter().any(|a| a.addr == addr) {
             return None;
@@ -160,6 +166,7 @@ impl Resolver {
             Some(Resolved {
                 hops: SmallVec::from_slice(&[hop]),
                 cost: 0,
+                depth: 0,
                 matched: host(addr),
                 kind: Kind::Connected,
             })
@@ -182,6 +189,7 @@ impl Resolver {
             return Some(Resolved {
                 hops,
                 cost: 0,
+                depth: 0,
                 matched: route.prefix,
                 kind,
             });
@@ -193,13 +201,19 @@ impl Resolver {
             .map(|len| truncate(addr, len))
             .find_map(|p| routes.get(&p).map(|route| (p, route)));
         match (recursive, underlay) {
-            (Some((_, FibRoute::Blackhole)), _) => None,
-            (Some((matched, FibRoute::Unicast(hops))), _) => Some(Resolved {
-                hops: hops.clone(),
-                cost: 10,
-                matched,
-                kind: Kind::Recursive,
-            }),
+            (Some((matched, desired)), _) => match &desired.route {
+                FibRoute::Unicast(hops) if desired.depth < MAX_DEPTH => {
+                    let (cost, depth) = (10 + u32::from(desired.depth), desired.depth + 1);
+                    Some(Resolved {
+                        hops: hops.clone(),
+                        cost,
+                        depth,
+                        matched,
+                        kind: Kind::Recursive,
+                    })
+                }
+                FibRoute::Unicast(_) | FibRoute::Blackhole => None,
+            },
             (None, Some(route)) => {
                 let hop = FibHop {
                     via: route.via.unwrap_or(addr),
@@ -209,6 +223,7 @@ impl Resolver {
                 Some(Resolved {
                     hops,
                     cost: 1,
+                    depth: 0,
                     matched: route.prefix,
                     kind,
                 })

@@ -252,6 +252,28 @@ fn a_route_does_not_resolve_its_own_next_hop() {
 }
 
 #[test]
+fn routes_that_only_lead_to_each_other_lead_nowhere() {
+    let mut rib = rib();
+    let (a, b) = (rib.add_peer(policy(1, 65001)), rib.add_peer(policy(2, LOCAL_AS)));
+    let now = Instant::now();
+    rib.peer_up(a, up(1, false), now);
+    rib.peer_up(b, up(2, true), now);
+    let (wide, narrow) = (net("203.0.113.0/24"), net("203.0.113.64/26"));
+    rib.update(a, announcement(wide, path(&[65001]), ip("192.0.2.1")));
+    // Longer, so that it only comes to bear when the one above goes.
+    rib.update(b, announcement(wide, path(&[65002, 65003]), ip("203.0.113.70")));
+    rib.update(b, announcement(narrow, path(&[65002]), ip("203.0.113.5")));
+    rib.process();
+    let mut state = BTreeMap::new();
+    fib(&mut rib, &mut state);
+    assert_eq!(state[&narrow], unicast(&[("192.0.2.1", 1)]));
+    rib.update(a, withdrawal(wide));
+    rib.process();
+    fib(&mut rib, &mut state);
+    assert!(state.is_empty(), "{state:?}");
+}
+
+#[test]
 fn connected_networks_stay_with_the_kernel() {
     let mut rib = rib();
     let a = rib.add_peer(policy(1, 65001));

@@ -106,7 +106,7 @@ impl Rib {
                 RouteView {
                     prefix: *prefix,
                     paths,
-                    fib: self.desired.get(prefix).cloned(),
+                    fib: self.desired.get(prefix).map(|d| d.route.clone()),
                 }
             })
             .collect();
