@@ -95,7 +95,10 @@ pub fn given_kubeconfig() -> Option<PathBuf> {
 pub fn up(lab: &Lab, options: &UpOptions) -> Result<Cluster> {
     let nodes = nodes(lab);
     if nodes.is_empty() {
-        bail!("lab {} has no cluster nodes; label them {NODE_LABEL}: \"true\" in its topology", lab.state.name);
+        bail!(
+            "lab {} has no cluster nodes; label them {NODE_LABEL}: \"true\" in its topology",
+            lab.state.name
+        );
     }
     let found = programs::Programs::find()?;
     let crds = crds(options.deploy.as_deref())?;
@@ -105,7 +108,10 @@ pub fn up(lab: &Lab, options: &UpOptions) -> Result<Cluster> {
     };
     cluster.write(&lab.dir)?;
     kubectl(&cluster.kubeconfig, &["apply", "-f", &crds.to_string_lossy()])?;
-    kubectl(&cluster.kubeconfig, &["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?;
+    kubectl(
+        &cluster.kubeconfig,
+        &["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"],
+    )?;
     in_parallel(&nodes, |node| {
         programs::install_network(lab, node, &found)?;
         programs::start_kubelet(lab, node, &cluster, &found)?;
@@ -113,7 +119,10 @@ pub fn up(lab: &Lab, options: &UpOptions) -> Result<Cluster> {
     })?;
     programs::start_controller(lab, &cluster, &found)?;
     in_parallel(&nodes, |node| await_agent(lab, node))?;
-    kubectl(&cluster.kubeconfig, &["wait", "--for=condition=Ready", "--timeout=30s", "nodes", "--all"])?;
+    kubectl(
+        &cluster.kubeconfig,
+        &["wait", "--for=condition=Ready", "--timeout=30s", "nodes", "--all"],
+    )?;
     Ok(cluster)
 }
 
@@ -182,7 +191,12 @@ pub fn await_agent(lab: &Lab, node: &NodeState) -> Result<()> {
         return Ok(());
     }
     let log = programs::log(lab, node, "agent");
-    bail!("the agent of {} is not ready after {} s: {last}; its log: {}", node.name, READY_LIMIT.as_secs(), log.display())
+    bail!(
+        "the agent of {} is not ready after {} s: {last}; its log: {}",
+        node.name,
+        READY_LIMIT.as_secs(),
+        log.display()
+    )
 }
 
 /// The pod called `namespace/name` anywhere in the lab: its node and the file of its record.
@@ -199,23 +213,36 @@ pub fn find_pod<'a>(lab: &'a Lab, pod: &str) -> Result<(&'a NodeState, PathBuf)>
             }
         }
     }
-    bail!("no node of lab {} runs pod {namespace}/{name}; see `kubectl get pods -A -o wide`", lab.state.name)
+    bail!(
+        "no node of lab {} runs pod {namespace}/{name}; see `kubectl get pods -A -o wide`",
+        lab.state.name
+    )
 }
 
 /// The lab's nodes that belong to the cluster.
 pub fn nodes(lab: &Lab) -> Vec<&NodeState> {
-    lab.state.nodes.iter().filter(|n| n.labels.get(NODE_LABEL).is_some_and(|v| v == "true")).collect()
+    lab.state
+        .nodes
+        .iter()
+        .filter(|n| n.labels.get(NODE_LABEL).is_some_and(|v| v == "true"))
+        .collect()
 }
 
 /// Processes outside of the nodes that serve the lab in `dir`.
 pub(crate) fn host_processes(dir: &Path) -> Vec<ProcessId> {
     let dir = dir.to_string_lossy();
-    [CONTROL_PLANE, RELAY].iter().flat_map(|sub| crate::lab::process::find_by_args(&[sub, &dir])).collect()
+    [CONTROL_PLANE, RELAY]
+        .iter()
+        .flat_map(|sub| crate::lab::process::find_by_args(&[sub, &dir]))
+        .collect()
 }
 
 /// Labels of the topology that start with `prefix`, without it.
 fn prefixed(node: &NodeState, prefix: &str) -> BTreeMap<String, String> {
-    let of = node.labels.iter().filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone())));
+    let of = node
+        .labels
+        .iter()
+        .filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone())));
     of.collect()
 }
 
@@ -223,7 +250,10 @@ fn crds(deploy: Option<&Path>) -> Result<PathBuf> {
     let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let crds = deploy.unwrap_or(&built_from).join("crds");
     if !crds.is_dir() {
-        bail!("{} is not there; name the repository's deploy directory with --deploy", crds.display());
+        bail!(
+            "{} is not there; name the repository's deploy directory with --deploy",
+            crds.display()
+        );
     }
     Ok(crds)
 }
@@ -236,7 +266,11 @@ fn kubectl(kubeconfig: &Path, args: &[&str]) -> Result<()> {
         .output()
         .context("running kubectl")?;
     if !out.status.success() {
-        bail!("`kubectl {}` failed: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim());
+        bail!(
+            "`kubectl {}` failed: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
     }
     Ok(())
 }
@@ -261,7 +295,9 @@ fn in_parallel(nodes: &[&NodeState], work: impl Fn(&NodeState) -> Result<()> + S
     std::thread::scope(|scope| {
         let threads: Vec<_> = nodes.iter().map(|node| scope.spawn(|| work(node))).collect();
         for thread in threads {
-            thread.join().map_err(|_| anyhow::anyhow!("a thread that set up a node panicked"))??;
+            thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread that set up a node panicked"))??;
         }
         Ok(())
     })

@@ -91,7 +91,10 @@ pub async fn run(config: Config, client: Client) -> anyhow::Result<()> {
     let reporting = Arc::clone(&context);
     tokio::spawn(async move { node::keep_reporting(&reporting).await });
     let api: Api<core::Pod> = Api::all(client);
-    let pods = watcher(api, watcher::Config::default().fields(&format!("spec.nodeName={}", config.node)));
+    let pods = watcher(
+        api,
+        watcher::Config::default().fields(&format!("spec.nodeName={}", config.node)),
+    );
     Runner::new(context).watch(pods.default_backoff().boxed()).await
 }
 
@@ -107,9 +110,17 @@ pub fn enter(record: &Path, container: Option<&str>, words: &[String]) -> anyhow
         Some(name) => pod.containers.get_key_value(name),
         None => pod.containers.iter().find(|(_, c)| c.process.is_some()),
     }
-    .with_context(|| format!("pod {}/{} has no such container; containers: {}", pod.namespace, pod.name, names()))?;
+    .with_context(|| {
+        format!(
+            "pod {}/{} has no such container; containers: {}",
+            pod.namespace,
+            pod.name,
+            names()
+        )
+    })?;
     let process = state.process.filter(|p| p.alive());
-    let process = process.with_context(|| format!("container {name} of {}/{} does not run", pod.namespace, pod.name))?;
+    let process =
+        process.with_context(|| format!("container {name} of {}/{} does not run", pod.namespace, pod.name))?;
     shim::exec(process.pid, &state.env, words)
 }
 
@@ -121,7 +132,11 @@ struct Runner {
 
 impl Runner {
     fn new(context: Arc<Context>) -> Runner {
-        Runner { context, workers: HashMap::new(), ended: mpsc::unbounded_channel() }
+        Runner {
+            context,
+            workers: HashMap::new(),
+            ended: mpsc::unbounded_channel(),
+        }
     }
 
     async fn watch(
@@ -162,9 +177,14 @@ impl Runner {
             return;
         }
         let record = self.context.pods_dir.join(&uid).join("pod.json");
-        let known = std::fs::read(record).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let known = std::fs::read(record)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok());
         let finished = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-        if known.is_none() && matches!(finished, Some("Succeeded" | "Failed")) && pod.metadata.deletion_timestamp.is_none() {
+        if known.is_none()
+            && matches!(finished, Some("Succeeded" | "Failed"))
+            && pod.metadata.deletion_timestamp.is_none()
+        {
             return;
         }
         let checkpoint = known.unwrap_or_else(|| fresh(&pod, &uid));
@@ -201,7 +221,9 @@ impl Runner {
 
 fn fresh(pod: &core::Pod, uid: &str) -> Checkpoint {
     let spec = pod.spec.as_ref();
-    let grace = spec.and_then(|s| s.termination_grace_period_seconds).and_then(|g| u64::try_from(g).ok());
+    let grace = spec
+        .and_then(|s| s.termination_grace_period_seconds)
+        .and_then(|g| u64::try_from(g).ok());
     Checkpoint {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         name: pod.metadata.name.clone().unwrap_or_default(),

@@ -59,7 +59,10 @@ impl Lab {
         let dir = labs.join(name);
         match LabState::read(&dir)? {
             Some(state) => Ok(Lab { dir, state }),
-            None => Err(LabError::NotDeployed { name: name.to_owned(), deployed: deployed(&labs) }),
+            None => Err(LabError::NotDeployed {
+                name: name.to_owned(),
+                deployed: deployed(&labs),
+            }),
         }
     }
 
@@ -83,7 +86,13 @@ impl Lab {
         found.ok_or_else(|| LabError::NoSuchNode {
             lab: self.state.name.clone(),
             node: name.to_owned(),
-            nodes: self.state.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>().join(", "),
+            nodes: self
+                .state
+                .nodes
+                .iter()
+                .map(|n| n.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
         })
     }
 
@@ -91,7 +100,8 @@ impl Lab {
     /// project's programs, and nothing else of the caller's.
     pub fn command(&self, node: &NodeState, program: &str) -> Command {
         let mut command = Command::new(program);
-        let mut path = String::from("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/cni/bin:/usr/lib/frr");
+        let mut path =
+            String::from("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/cni/bin:/usr/lib/frr");
         for dir in process::program_dirs().iter().filter_map(|d| d.canonicalize().ok()) {
             path.push(':');
             path.push_str(&dir.to_string_lossy());
@@ -108,7 +118,10 @@ impl Lab {
 
     /// Starts `command` inside `node`.
     pub fn spawn(&self, node: &NodeState, command: &mut Command) -> Result<Child, LabError> {
-        let process = node.process.filter(|p| p.alive()).ok_or_else(|| LabError::NodeDead(node.name.clone()))?;
+        let process = node
+            .process
+            .filter(|p| p.alive())
+            .ok_or_else(|| LabError::NodeDead(node.name.clone()))?;
         let what = || format!("running {:?} in node {}", command_name(command), node.name);
         let target = Target::of(process.pid, &Kind::NODE).map_err(|e| LabError::io(what(), e))?;
         let what = what();
@@ -118,12 +131,19 @@ impl Lab {
     /// Runs a command inside the node called `node` to its end and returns what it printed.
     pub fn exec(&self, node: &str, argv: &[&str]) -> Result<Output, LabError> {
         let node = self.node(node)?;
-        let (program, args) =
-            argv.split_first().ok_or_else(|| LabError::step("exec", "no command is given; write it after --"))?;
+        let (program, args) = argv
+            .split_first()
+            .ok_or_else(|| LabError::step("exec", "no command is given; write it after --"))?;
         let mut command = self.command(node, program);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let child = self.spawn(node, &mut command)?;
-        child.wait_with_output().map_err(|e| LabError::io(format!("running {program} in node {}", node.name), e))
+        child
+            .wait_with_output()
+            .map_err(|e| LabError::io(format!("running {program} in node {}", node.name), e))
     }
 
     /// The process that holds the management network's namespace, where the lab's own servers listen.
@@ -146,7 +166,10 @@ impl Lab {
         node: &NodeState,
         work: impl FnOnce() -> std::io::Result<T> + Send,
     ) -> Result<T, LabError> {
-        let process = node.process.filter(|p| p.alive()).ok_or_else(|| LabError::NodeDead(node.name.clone()))?;
+        let process = node
+            .process
+            .filter(|p| p.alive())
+            .ok_or_else(|| LabError::NodeDead(node.name.clone()))?;
         Target::of(process.pid, &[Kind::Net])
             .and_then(|target| enter::run_in(&target, CloneFlags::empty(), work))
             .map_err(|e| LabError::io(format!("entering node {}", node.name), e))

@@ -48,7 +48,9 @@ impl std::error::Error for ConnectError {}
 /// When no connection was made, with the reason.
 pub fn connect(target: &str, protocol: Protocol, timeout: Duration) -> Result<(), ConnectError> {
     if protocol == Protocol::Sctp {
-        return Err(ConnectError::Other("SCTP is not supported here; use --protocol=tcp or udp".into()));
+        return Err(ConnectError::Other(
+            "SCTP is not supported here; use --protocol=tcp or udp".into(),
+        ));
     }
     let address: SocketAddr = target
         .to_socket_addrs()

@@ -29,7 +29,10 @@ impl Servers {
             socket.listen(1024)?;
         }
         let udp = udp.map(|port| bind(port, Type::DGRAM)).transpose()?;
-        Ok(Servers { http: http.map(Into::into), udp: udp.map(Into::into) })
+        Ok(Servers {
+            http: http.map(Into::into),
+            udp: udp.map(Into::into),
+        })
     }
 
     /// Where HTTP is served.
@@ -50,11 +53,9 @@ impl Servers {
 pub fn serve(servers: Servers) -> io::Result<()> {
     let udp = servers.udp.map(|socket| thread::spawn(move || serve_udp(&socket)));
     if let Some(listener) = servers.http {
-        for stream in listener.incoming() {
-            // A peer may be gone before it is accepted; the listener is fine then.
-            if let Ok(stream) = stream {
-                thread::spawn(move || answer(&stream));
-            }
+        // A peer may be gone before it is accepted; the listener is fine then.
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || answer(&stream));
         }
     }
     match udp {
@@ -70,10 +71,12 @@ fn bind(port: u16, kind: Type) -> io::Result<Socket> {
         socket.set_only_v6(false)?;
         Ok::<_, io::Error>((socket, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))))
     };
-    let (socket, address) = dual().or_else(|_| {
-        let socket = Socket::new(Domain::IPV4, kind, None)?;
-        Ok((socket, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))))
-    }).map_err(at)?;
+    let (socket, address) = dual()
+        .or_else(|_| {
+            let socket = Socket::new(Domain::IPV4, kind, None)?;
+            Ok((socket, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))))
+        })
+        .map_err(at)?;
     if kind == Type::STREAM {
         socket.set_reuse_address(true).map_err(at)?;
     }
@@ -86,7 +89,9 @@ fn answer(stream: &TcpStream) -> io::Result<()> {
     let peer = canonical(stream.peer_addr()?);
     let mut reader = BufReader::new(stream);
     loop {
-        let Some((target, keep)) = read_head(&mut reader)? else { return Ok(()) };
+        let Some((target, keep)) = read_head(&mut reader)? else {
+            return Ok(());
+        };
         let (status, body) = respond(&target, peer);
         let connection = if keep { "keep-alive" } else { "close" };
         let head = format!(
@@ -136,7 +141,10 @@ fn respond(target: &str, peer: SocketAddr) -> (&'static str, String) {
         "/hostname" | "/hostName" => ("200 OK", hostname()),
         "/echo" => ("200 OK", parameter(query, "msg")),
         "/healthz" | "/" => ("200 OK", String::new()),
-        _ => ("404 Not Found", format!("no {path} here; try /clientip, /hostname, /echo?msg=, /healthz\n")),
+        _ => (
+            "404 Not Found",
+            format!("no {path} here; try /clientip, /hostname, /echo?msg=, /healthz\n"),
+        ),
     }
 }
 
@@ -168,11 +176,16 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim_end().to_owned()
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .unwrap_or_default()
+        .trim_end()
+        .to_owned()
 }
 
 fn parameter(query: &str, name: &str) -> String {
-    let value = query.split('&').find_map(|pair| pair.split_once('=').filter(|(n, _)| *n == name));
+    let value = query
+        .split('&')
+        .find_map(|pair| pair.split_once('=').filter(|(n, _)| *n == name));
     value.map(|(_, v)| percent_decoded(v)).unwrap_or_default()
 }
 
@@ -184,7 +197,10 @@ fn percent_decoded(text: &str) -> String {
             b'+' => b' ',
             b'%' => {
                 let pair = [rest.next().unwrap_or(b'0'), rest.next().unwrap_or(b'0')];
-                std::str::from_utf8(&pair).ok().and_then(|p| u8::from_str_radix(p, 16).ok()).unwrap_or(b'?')
+                std::str::from_utf8(&pair)
+                    .ok()
+                    .and_then(|p| u8::from_str_radix(p, 16).ok())
+                    .unwrap_or(b'?')
             }
             b => b,
         };
@@ -212,7 +228,9 @@ mod tests {
         for host in ["127.0.0.1", "::1"] {
             let mut stream = TcpStream::connect((host, port)).unwrap();
             let own = stream.local_addr().unwrap().to_string();
-            stream.write_all(b"GET /clientip HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+            stream
+                .write_all(b"GET /clientip HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
@@ -250,8 +268,15 @@ mod tests {
         let second = Duration::from_secs(5);
         connect(&format!("127.0.0.1:{http}"), Protocol::Tcp, second).unwrap();
         connect(&format!("127.0.0.1:{udp}"), Protocol::Udp, second).unwrap();
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        assert!(matches!(connect(&closed, Protocol::Tcp, second), Err(ConnectError::Refused)));
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
+        assert!(matches!(
+            connect(&closed, Protocol::Tcp, second),
+            Err(ConnectError::Refused)
+        ));
         let error = connect(&closed, Protocol::Sctp, second).unwrap_err().to_string();
         assert!(error.starts_with("OTHER: SCTP"), "{error}");
     }

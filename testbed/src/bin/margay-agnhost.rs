@@ -10,7 +10,11 @@ use margay_testbed::agnhost::{self, Protocol, Servers};
 use margay_testbed::{story::probe, traffic};
 
 #[derive(Parser)]
-#[command(name = "margay-agnhost", version, about = "Network tests' servers and clients, worded as agnhost")]
+#[command(
+    name = "margay-agnhost",
+    version,
+    about = "Network tests' servers and clients, worded as agnhost"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Cmd,
@@ -70,12 +74,19 @@ fn main() -> ExitCode {
 fn run(command: Cmd) -> anyhow::Result<()> {
     match command {
         Cmd::Netexec { http_port, udp_port } => {
-            let udp = (udp_port >= 0).then(|| u16::try_from(udp_port)).transpose().context("--udp-port")?;
+            let udp = (udp_port >= 0)
+                .then(|| u16::try_from(udp_port))
+                .transpose()
+                .context("--udp-port")?;
             let servers = Servers::listen(Some(http_port), udp)?;
             println!("serving HTTP on {http_port}, UDP on {udp_port}");
             agnhost::serve(servers)?;
         }
-        Cmd::Connect { target, timeout, protocol } => agnhost::connect(&target, protocol, timeout)?,
+        Cmd::Connect {
+            target,
+            timeout,
+            protocol,
+        } => agnhost::connect(&target, protocol, timeout)?,
         Cmd::Pause => loop {
             std::thread::park();
         },
@@ -84,8 +95,16 @@ fn run(command: Cmd) -> anyhow::Result<()> {
                 println!("{}", serde_json::to_string(&outcome)?);
             }
         }
-        Cmd::Traffic { target, flow, rate, duration } => {
-            println!("{}", serde_json::to_string(&traffic::run(target, flow, rate, duration)?)?);
+        Cmd::Traffic {
+            target,
+            flow,
+            rate,
+            duration,
+        } => {
+            println!(
+                "{}",
+                serde_json::to_string(&traffic::run(target, flow, rate, duration)?)?
+            );
         }
     }
     Ok(())
@@ -93,7 +112,9 @@ fn run(command: Cmd) -> anyhow::Result<()> {
 
 /// `1s`, `500ms`, `2m`, or plain seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let scale = match unit {
         "ms" => 0.001,
@@ -101,6 +122,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         "m" => 60.0,
         _ => return Err(format!("{text:?} is not a duration; write 500ms, 1s or 2m")),
     };
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration; write 500ms, 1s or 2m"))?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is not a duration; write 500ms, 1s or 2m"))?;
     Duration::try_from_secs_f64(number * scale).map_err(|e| e.to_string())
 }

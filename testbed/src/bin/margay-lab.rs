@@ -7,11 +7,15 @@ use std::process::{ExitCode, ExitStatus};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use margay_testbed::cluster::{self, Cluster, UpOptions};
-use margay_testbed::lab::{self, Lab, Plan};
 use margay_testbed::kubelet;
+use margay_testbed::lab::{self, Lab, Plan};
 
 #[derive(Parser)]
-#[command(name = "margay-lab", version, about = "Runs containerlab topologies in namespaces of this machine")]
+#[command(
+    name = "margay-lab",
+    version,
+    about = "Runs containerlab topologies in namespaces of this machine"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Cmd,
@@ -168,7 +172,11 @@ fn run(command: Cmd) -> anyhow::Result<ExitCode> {
                 eprintln!("warning: {warning}");
             }
             println!("{}", lab::inspect_table(std::slice::from_ref(&deployed.lab)));
-            println!("lab {} deployed in {:.1} s", deployed.lab.state.name, deployed.elapsed.as_secs_f64());
+            println!(
+                "lab {} deployed in {:.1} s",
+                deployed.lab.state.name,
+                deployed.elapsed.as_secs_f64()
+            );
         }
         Cmd::Destroy { which } => {
             let name = which.name()?;
@@ -184,13 +192,31 @@ fn run(command: Cmd) -> anyhow::Result<ExitCode> {
                 Output::Json => println!("{:#}", inspect_json(&labs)),
             }
         }
-        Cmd::Exec { which, node: Some(node), command, .. } => return exec(&which.lab()?, &node, &command),
-        Cmd::Exec { which, pod, container, command, .. } => {
+        Cmd::Exec {
+            which,
+            node: Some(node),
+            command,
+            ..
+        } => return exec(&which.lab()?, &node, &command),
+        Cmd::Exec {
+            which,
+            pod,
+            container,
+            command,
+            ..
+        } => {
             return exec_in_pod(&which.lab()?, &pod.unwrap_or_default(), container.as_deref(), &command);
         }
-        Cmd::Cluster(ClusterCmd::Up { which, kubeconfig, deploy }) => {
+        Cmd::Cluster(ClusterCmd::Up {
+            which,
+            kubeconfig,
+            deploy,
+        }) => {
             let begun = std::time::Instant::now();
-            let options = UpOptions { kubeconfig: kubeconfig.or_else(cluster::given_kubeconfig), deploy };
+            let options = UpOptions {
+                kubeconfig: kubeconfig.or_else(cluster::given_kubeconfig),
+                deploy,
+            };
             let cluster = cluster::up(&which.lab()?, &options)?;
             println!("cluster up in {:.1} s", begun.elapsed().as_secs_f64());
             println!("export KUBECONFIG={}", cluster.kubeconfig.display());
@@ -208,12 +234,23 @@ fn run(command: Cmd) -> anyhow::Result<ExitCode> {
         }
         Cmd::NodeInit { .. } => lab::init::run()?,
         Cmd::ContainerInit { spec } => return Ok(ExitCode::from(kubelet::shim::run(&spec)?)),
-        Cmd::PodExec { record, container, command } => {
+        Cmd::PodExec {
+            record,
+            container,
+            command,
+        } => {
             return Ok(ExitCode::from(kubelet::enter(&record, container.as_deref(), &command)?));
         }
         Cmd::ControlPlane { dir } => logged(|| cluster::run_control_plane(&dir))?,
         Cmd::ApiRelay { dir, host, port } => logged(|| cluster::run_relay(&dir, &host, port))?,
-        Cmd::Kubelet { dir, node, kubeconfig, ip, label, annotation } => {
+        Cmd::Kubelet {
+            dir,
+            node,
+            kubeconfig,
+            ip,
+            label,
+            annotation,
+        } => {
             logged(|| cluster::kubelet(&dir, &node, &kubeconfig, ip, &label, &annotation))?;
         }
     }
@@ -253,7 +290,11 @@ fn inspect_json(labs: &[Lab]) -> serde_json::Value {
 
 fn logged(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
     work()
 }
 
@@ -281,6 +322,9 @@ impl Which {
         if self.name.is_some() || self.topo.is_some() {
             return Ok(vec![self.lab()?]);
         }
-        Ok(lab::lab_names(&lab::labs_dir()).iter().map(|name| Lab::open(name)).collect::<Result<_, _>>()?)
+        Ok(lab::lab_names(&lab::labs_dir())
+            .iter()
+            .map(|name| Lab::open(name))
+            .collect::<Result<_, _>>()?)
     }
 }

@@ -37,7 +37,11 @@ pub(super) fn start(lab: &Lab, subcommand: &str, more: &[&str]) -> Result<()> {
     let mut command = Command::new(find_program("margay-lab").map_err(anyhow::Error::msg)?);
     command.arg(subcommand).arg(&lab.dir).args(more).current_dir("/");
     // A group of its own: the terminal's Ctrl-C is for who sits there.
-    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
     let mut child = command.spawn().with_context(|| format!("starting {subcommand}"))?;
     let stdout = child.stdout.take();
     let mut line = String::new();
@@ -49,7 +53,11 @@ pub(super) fn start(lab: &Lab, subcommand: &str, more: &[&str]) -> Result<()> {
         return Ok(());
     }
     let told = fs::read_to_string(&path).unwrap_or_default();
-    bail!("{subcommand} did not start: {}; its log: {}", told.lines().last().unwrap_or_default(), path.display())
+    bail!(
+        "{subcommand} did not start: {}; its log: {}",
+        told.lines().last().unwrap_or_default(),
+        path.display()
+    )
 }
 
 /// Serves the lab in `dir` for ever: the body of the hidden subcommand.
@@ -58,11 +66,16 @@ pub(super) fn start(lab: &Lab, subcommand: &str, more: &[&str]) -> Result<()> {
 /// When it cannot start.
 pub fn run(dir: &Path) -> Result<()> {
     let state = LabState::read(dir)?.context("there is no lab")?;
-    let lab = Lab { dir: dir.to_owned(), state };
+    let lab = Lab {
+        dir: dir.to_owned(),
+        state,
+    };
     let port = Cluster::read(dir).filter(|c| !c.external).map_or(0, |c| c.port);
     let host = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port} of the host"))?;
     let gateway = lab.state.mgmt.ipv4_gw;
-    let mgmt = lab.in_mgmt(|| TcpListener::bind((gateway, API_PORT))).context("the management network")?;
+    let mgmt = lab
+        .in_mgmt(|| TcpListener::bind((gateway, API_PORT)))
+        .context("the management network")?;
     let api = dir.join("api");
     fs::create_dir_all(&api)?;
     fs::set_permissions(&api, fs::Permissions::from_mode(0o700))?;
@@ -77,8 +90,14 @@ pub fn run(dir: &Path) -> Result<()> {
         external: false,
         port,
     };
-    secret(&cluster.kubeconfig, &server.kubeconfig(&format!("https://127.0.0.1:{port}")))?;
-    secret(&cluster.node_kubeconfig, &server.kubeconfig(&format!("https://{gateway}:{API_PORT}")))?;
+    secret(
+        &cluster.kubeconfig,
+        &server.kubeconfig(&format!("https://127.0.0.1:{port}")),
+    )?;
+    secret(
+        &cluster.node_kubeconfig,
+        &server.kubeconfig(&format!("https://{gateway}:{API_PORT}")),
+    )?;
     cluster.write(dir)?;
     println!("ready");
     scheduler::run(&cluster.kubeconfig)
@@ -100,7 +119,12 @@ fn token(api: &Path) -> Result<String> {
     let mut bytes = [0; 24];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let token: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)?;
     std::io::Write::write_all(&mut file, token.as_bytes())?;
     Ok(token)
 }

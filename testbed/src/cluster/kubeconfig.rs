@@ -22,11 +22,17 @@ pub(crate) async fn client(path: &Path) -> Result<Client> {
 
 /// Where the current context's server is: host and port.
 pub(super) fn server(config: &Value) -> Result<(String, u16)> {
-    let url = cluster(config)?["cluster"]["server"].as_str().context("the kubeconfig's cluster has no server")?;
-    let Some(rest) = url.strip_prefix("https://") else { bail!("the server {url} must be an https URL") };
+    let url = cluster(config)?["cluster"]["server"]
+        .as_str()
+        .context("the kubeconfig's cluster has no server")?;
+    let Some(rest) = url.strip_prefix("https://") else {
+        bail!("the server {url} must be an https URL")
+    };
     let authority = rest.split('/').next().unwrap_or(rest);
     let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().with_context(|| format!("the port of {url}"))?),
+        Some((host, port)) if !port.ends_with(']') => {
+            (host, port.parse().with_context(|| format!("the port of {url}"))?)
+        }
         _ => (authority, 443),
     };
     Ok((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
@@ -74,11 +80,21 @@ fn embed(section: &mut Value, dir: &Path, keys: &[&str]) -> Result<()> {
 }
 
 fn current_context(config: &Value) -> Result<&Value> {
-    named(config, "contexts", config["current-context"].as_str().unwrap_or_default())
+    named(
+        config,
+        "contexts",
+        config["current-context"].as_str().unwrap_or_default(),
+    )
 }
 
 fn cluster(config: &Value) -> Result<&Value> {
-    named(config, "clusters", current_context(config)?["context"]["cluster"].as_str().unwrap_or_default())
+    named(
+        config,
+        "clusters",
+        current_context(config)?["context"]["cluster"]
+            .as_str()
+            .unwrap_or_default(),
+    )
 }
 
 fn named<'a>(config: &'a Value, section: &str, name: &str) -> Result<&'a Value> {

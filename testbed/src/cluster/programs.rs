@@ -55,7 +55,11 @@ pub(super) fn install_network(lab: &Lab, node: &NodeState, programs: &Programs) 
     );
     let out = lab.exec(&node.name, &["sh", "-c", &script])?;
     if !out.status.success() {
-        bail!("installing the network in {}: {}", node.name, String::from_utf8_lossy(&out.stderr).trim());
+        bail!(
+            "installing the network in {}: {}",
+            node.name,
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
     }
     Ok(())
 }
@@ -66,7 +70,12 @@ pub(super) fn start_kubelet(lab: &Lab, node: &NodeState, cluster: &Cluster, prog
         return Ok(());
     }
     let mut command = lab.command(node, &programs.runner.to_string_lossy());
-    command.arg(KUBELET).arg(&lab.dir).arg(&node.name).arg("--kubeconfig").arg(&cluster.node_kubeconfig);
+    command
+        .arg(KUBELET)
+        .arg(&lab.dir)
+        .arg(&node.name)
+        .arg("--kubeconfig")
+        .arg(&cluster.node_kubeconfig);
     for address in fabric_addresses(lab, node)? {
         command.args(["--ip", &address]);
     }
@@ -84,7 +93,10 @@ pub(super) fn start_agent(lab: &Lab, node: &NodeState, cluster: &Cluster, progra
         return Ok(());
     }
     let mut command = lab.command(node, &programs.agent.to_string_lossy());
-    command.args(["--node", &node.name]).arg("--kubeconfig").arg(&cluster.node_kubeconfig);
+    command
+        .args(["--node", &node.name])
+        .arg("--kubeconfig")
+        .arg(&cluster.node_kubeconfig);
     command.args(["--state-dir", "/var/lib/margay", "--run-dir", "/run/margay"]);
     start(lab, node, "agent", &mut command)
 }
@@ -96,7 +108,10 @@ pub(super) fn start_controller(lab: &Lab, cluster: &Cluster, programs: &Programs
     }
     let mut command = Command::new(&programs.controller);
     command.arg("--kubeconfig").arg(&cluster.node_kubeconfig);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(append(&lab.dir.join("log/controller.log"))?);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(append(&lab.dir.join("log/controller.log"))?);
     let mut child = lab.spawn_in_mgmt(&mut command)?;
     std::thread::spawn(move || child.wait());
     Ok(())
@@ -104,7 +119,12 @@ pub(super) fn start_controller(lab: &Lab, cluster: &Cluster, programs: &Programs
 
 /// Agents of `node`.
 pub(super) fn agents(lab: &Lab, node: &NodeState) -> Vec<ProcessId> {
-    find_by_args(&["--node", &node.name, "--kubeconfig", &lab.dir.join("node.kubeconfig").to_string_lossy()])
+    find_by_args(&[
+        "--node",
+        &node.name,
+        "--kubeconfig",
+        &lab.dir.join("node.kubeconfig").to_string_lossy(),
+    ])
 }
 
 /// Every process of the cluster that runs in the lab's namespaces, containers included.
@@ -123,7 +143,11 @@ fn containers(lab: &Lab, node: &NodeState) -> Vec<ProcessId> {
     let pods = pods_dir(lab, node);
     kubelet::checkpoint::Checkpoint::all(&pods)
         .iter()
-        .flat_map(|pod| pod.containers.keys().map(|name| pods.join(&pod.uid).join(format!("{name}.json"))))
+        .flat_map(|pod| {
+            pod.containers
+                .keys()
+                .map(|name| pods.join(&pod.uid).join(format!("{name}.json")))
+        })
         .flat_map(|spec| find_by_args(&["container-init", &spec.to_string_lossy()]))
         .collect()
 }
@@ -153,7 +177,11 @@ fn start(lab: &Lab, node: &NodeState, name: &str, command: &mut Command) -> Resu
 
 fn append(path: &Path) -> Result<fs::File> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
-    OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("opening {}", path.display()))
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("opening {}", path.display()))
 }
 
 /// Addresses of the node's first interface to the fabric (of eth0 when it has no other), IPv4 first.
@@ -165,30 +193,57 @@ fn fabric_addresses(lab: &Lab, node: &NodeState) -> Result<Vec<String>> {
         .filter(|l| l["addr_info"].as_array().is_some_and(|a| !a.is_empty()))
         .filter(|l| !matches!(l["ifname"].as_str(), Some("lo") | None))
         .collect();
-    links.sort_by_key(|l| (l["ifname"] == "eth0", l["ifname"].as_str().unwrap_or_default().to_owned()));
-    let Some(link) = links.first() else { bail!("node {} has no address; give it one in exec", node.name) };
+    links.sort_by_key(|l| {
+        (
+            l["ifname"] == "eth0",
+            l["ifname"].as_str().unwrap_or_default().to_owned(),
+        )
+    });
+    let Some(link) = links.first() else {
+        bail!("node {} has no address; give it one in exec", node.name)
+    };
     let mut addresses: Vec<&Value> = link["addr_info"].as_array().into_iter().flatten().collect();
     addresses.sort_by_key(|a| a["family"] != "inet");
-    Ok(addresses.iter().filter_map(|a| a["local"].as_str()).map(str::to_owned).collect())
+    Ok(addresses
+        .iter()
+        .filter_map(|a| a["local"].as_str())
+        .map(str::to_owned)
+        .collect())
 }
 
 /// The body of the hidden subcommand: runs the pods of `node` of the lab in `dir`.
 ///
 /// # Errors
 /// When the node cannot be registered.
-pub fn kubelet(dir: &Path, node: &str, kubeconfig: &Path, ips: Vec<String>, labels: &[String], annotations: &[String]) -> Result<()> {
+pub fn kubelet(
+    dir: &Path,
+    node: &str,
+    kubeconfig: &Path,
+    ips: Vec<String>,
+    labels: &[String],
+    annotations: &[String],
+) -> Result<()> {
     let pairs = |list: &[String]| {
-        list.iter().filter_map(|p| p.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+        list.iter()
+            .filter_map(|p| p.split_once('='))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect()
     };
     let config = kubelet::Config {
         node: node.to_owned(),
         pods_dir: dir.join("nodes").join(node).join("pods"),
-        cni: kubelet::cni::Dirs { conf: CONF_DIR.into(), bin: BIN_DIR.into() },
+        cni: kubelet::cni::Dirs {
+            conf: CONF_DIR.into(),
+            bin: BIN_DIR.into(),
+        },
         netns_dir: "/run/netns".into(),
         host_ips: ips,
         labels: pairs(labels),
         annotations: pairs(annotations),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async { kubelet::run(config, super::kubeconfig::client(kubeconfig).await?).await })
 }

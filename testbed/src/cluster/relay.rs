@@ -18,17 +18,27 @@ pub const SUBCOMMAND: &str = "api-relay";
 
 /// Starts the relay unless it runs, and writes the nodes' kubeconfig.
 pub(super) fn up(lab: &Lab, given: &Path) -> Result<Cluster> {
-    let given = given.canonicalize().with_context(|| format!("the kubeconfig {}", given.display()))?;
+    let given = given
+        .canonicalize()
+        .with_context(|| format!("the kubeconfig {}", given.display()))?;
     let config = kubeconfig::read(&given)?;
     let (host, port) = kubeconfig::server(&config)?;
     let url = format!("https://{}:{API_PORT}", lab.state.mgmt.ipv4_gw);
     let node_kubeconfig = lab.dir.join("node.kubeconfig");
-    secret(&node_kubeconfig, &serde_json::to_string_pretty(&kubeconfig::redirected(&config, &given, &url)?)?)?;
+    secret(
+        &node_kubeconfig,
+        &serde_json::to_string_pretty(&kubeconfig::redirected(&config, &given, &url)?)?,
+    )?;
     let port_text = port.to_string();
     if find_by_args(&[SUBCOMMAND, &lab.dir.to_string_lossy(), &host, &port_text]).is_empty() {
         start(lab, SUBCOMMAND, &[&host, &port_text])?;
     }
-    Ok(Cluster { kubeconfig: given, node_kubeconfig, external: true, port })
+    Ok(Cluster {
+        kubeconfig: given,
+        node_kubeconfig,
+        external: true,
+        port,
+    })
 }
 
 /// Relays for ever: the body of the hidden subcommand.
@@ -37,9 +47,14 @@ pub(super) fn up(lab: &Lab, given: &Path) -> Result<Cluster> {
 /// When it cannot listen.
 pub fn run(dir: &Path, host: &str, port: u16) -> Result<()> {
     let state = LabState::read(dir)?.context("there is no lab")?;
-    let lab = Lab { dir: dir.to_owned(), state };
+    let lab = Lab {
+        dir: dir.to_owned(),
+        state,
+    };
     let gateway = lab.state.mgmt.ipv4_gw;
-    let listener = lab.in_mgmt(|| TcpListener::bind((gateway, API_PORT))).context("the management network")?;
+    let listener = lab
+        .in_mgmt(|| TcpListener::bind((gateway, API_PORT)))
+        .context("the management network")?;
     listener.set_nonblocking(true)?;
     println!("ready");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

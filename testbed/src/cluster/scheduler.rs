@@ -25,7 +25,9 @@ pub(super) fn run(kubeconfig: &Path) -> Result<()> {
 
 async fn watch(client: Client) -> Result<()> {
     let pods: Api<core::Pod> = Api::all(client.clone());
-    let mut events = watcher(pods, watcher::Config::default().fields("spec.nodeName=")).default_backoff().boxed();
+    let mut events = watcher(pods, watcher::Config::default().fields("spec.nodeName="))
+        .default_backoff()
+        .boxed();
     let mut waiting: BTreeMap<(String, String), core::Pod> = BTreeMap::new();
     let mut turn = Turn::default();
     // A pod that found no node is tried again: nodes come, go and become ready.
@@ -57,13 +59,18 @@ async fn watch(client: Client) -> Result<()> {
 }
 
 fn key(pod: &core::Pod) -> (String, String) {
-    (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default())
+    (
+        pod.metadata.namespace.clone().unwrap_or_default(),
+        pod.metadata.name.clone().unwrap_or_default(),
+    )
 }
 
 /// Binds `pod`, or gives it back when no node would have it.
 async fn schedule(client: &Client, pod: core::Pod, turn: &mut Turn) -> Result<(), Box<core::Pod>> {
     let spec = pod.spec.as_ref();
-    let other = spec.and_then(|s| s.scheduler_name.as_deref()).is_some_and(|n| n != "default-scheduler");
+    let other = spec
+        .and_then(|s| s.scheduler_name.as_deref())
+        .is_some_and(|n| n != "default-scheduler");
     let bound = spec.is_some_and(|s| s.node_name.as_ref().is_some_and(|n| !n.is_empty()));
     if other || bound || pod.metadata.deletion_timestamp.is_some() {
         return Ok(());
@@ -76,7 +83,9 @@ async fn schedule(client: &Client, pod: core::Pod, turn: &mut Turn) -> Result<()
             return Err(Box::new(pod));
         }
     };
-    let Some(node) = turn.choose(&pod, &nodes) else { return Err(Box::new(pod)) };
+    let Some(node) = turn.choose(&pod, &nodes) else {
+        return Err(Box::new(pod));
+    };
     let (namespace, name) = key(&pod);
     let binding = json!({
         "apiVersion": "v1", "kind": "Binding",
@@ -84,7 +93,9 @@ async fn schedule(client: &Client, pod: core::Pod, turn: &mut Turn) -> Result<()
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     });
     let pods: Api<core::Pod> = Api::namespaced(client.clone(), &namespace);
-    let answer = pods.create_subresource::<Value, Value>("binding", &name, &PostParams::default(), &binding).await;
+    let answer = pods
+        .create_subresource::<Value, Value>("binding", &name, &PostParams::default(), &binding)
+        .await;
     match answer {
         Ok(_) => info!(pod = format!("{namespace}/{name}"), node, "bound"),
         // Deleted or bound meanwhile.
@@ -104,8 +115,11 @@ struct Turn(usize);
 impl Turn {
     /// The next node that is ready, takes pods and fits the pod's node selector.
     fn choose(&mut self, pod: &core::Pod, nodes: &[core::Node]) -> Option<String> {
-        let mut names: Vec<&str> =
-            nodes.iter().filter(|n| takes(n, pod)).filter_map(|n| n.metadata.name.as_deref()).collect();
+        let mut names: Vec<&str> = nodes
+            .iter()
+            .filter(|n| takes(n, pod))
+            .filter_map(|n| n.metadata.name.as_deref())
+            .collect();
         names.sort_unstable();
         let chosen = names.get(self.0 % names.len().max(1)).map(|n| (*n).to_owned());
         self.0 = self.0.wrapping_add(usize::from(chosen.is_some()));
@@ -137,7 +151,12 @@ mod tests {
 
     #[test]
     fn pods_go_round_the_nodes_that_take_them() {
-        let nodes = [node("b", "True", "1"), node("a", "True", "1"), node("c", "False", "1"), node("d", "True", "2")];
+        let nodes = [
+            node("b", "True", "1"),
+            node("a", "True", "1"),
+            node("c", "False", "1"),
+            node("d", "True", "2"),
+        ];
         let any: core::Pod = serde_json::from_value(json!({"spec": {"containers": []}})).unwrap();
         let mut turn = Turn::default();
         let chosen: Vec<String> = (0..4).filter_map(|_| turn.choose(&any, &nodes)).collect();

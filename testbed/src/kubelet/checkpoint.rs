@@ -76,7 +76,9 @@ pub struct Ended {
 impl Checkpoint {
     /// Every pod under `dir`; unreadable ones are left out.
     pub fn all(dir: &Path) -> Vec<Checkpoint> {
-        let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(dir) else {
+            return Vec::new();
+        };
         entries
             .flatten()
             .filter_map(|e| serde_json::from_slice(&fs::read(e.path().join("pod.json")).ok()?).ok())
@@ -117,5 +119,7 @@ impl Checkpoint {
 
 /// The present time, RFC 3339 in seconds as Kubernetes writes it.
 pub(crate) fn now() -> String {
-    k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    k8s_openapi::jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%SZ")
+        .to_string()
 }

@@ -71,11 +71,20 @@ pub(crate) fn first_config(dirs: &Dirs) -> Result<Value, CniError> {
         .flatten()
         .flatten()
         .map(|e| e.path())
-        .filter(|p| p.extension().is_some_and(|e| e == "conflist" || e == "conf" || e == "json"))
+        .filter(|p| {
+            p.extension()
+                .is_some_and(|e| e == "conflist" || e == "conf" || e == "json")
+        })
         .collect();
     files.sort();
-    let file = files.into_iter().next().ok_or_else(|| CniError::NoConfig(dirs.conf.clone()))?;
-    let bad = |why: String| CniError::BadConfig { file: file.clone(), why };
+    let file = files
+        .into_iter()
+        .next()
+        .ok_or_else(|| CniError::NoConfig(dirs.conf.clone()))?;
+    let bad = |why: String| CniError::BadConfig {
+        file: file.clone(),
+        why,
+    };
     let text = std::fs::read(&file).map_err(|e| bad(e.to_string()))?;
     let config: Value = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
     let config = match config.get("plugins") {
@@ -83,8 +92,14 @@ pub(crate) fn first_config(dirs: &Dirs) -> Result<Value, CniError> {
         None => json!({"cniVersion": config["cniVersion"], "name": config["name"], "plugins": [config]}),
     };
     let whole = config["name"].is_string()
-        && config["plugins"].as_array().is_some_and(|p| !p.is_empty() && p.iter().all(|p| p["type"].is_string()));
-    if whole { Ok(config) } else { Err(bad("it needs a name, and plugins with a type each".into())) }
+        && config["plugins"]
+            .as_array()
+            .is_some_and(|p| !p.is_empty() && p.iter().all(|p| p["type"].is_string()));
+    if whole {
+        Ok(config)
+    } else {
+        Err(bad("it needs a name, and plugins with a type each".into()))
+    }
 }
 
 /// ADD through every plugin of the list; the last one's result.
@@ -117,7 +132,10 @@ async fn invoke(
     at: &Attachment,
 ) -> Result<Value, CniError> {
     let kind = plugin["type"].as_str().unwrap_or_default().to_owned();
-    let failed = |why: String| CniError::Run { plugin: kind.clone(), why };
+    let failed = |why: String| CniError::Run {
+        plugin: kind.clone(),
+        why,
+    };
     let mut input = plugin.clone();
     input["name"] = config["name"].clone();
     input["cniVersion"] = config["cniVersion"].clone();
@@ -157,8 +175,16 @@ async fn invoke(
     match answer.filter(|a| a["code"].is_u64()) {
         Some(answer) => {
             let [message, details] = ["msg", "details"].map(|k| answer[k].as_str().unwrap_or_default());
-            let message = if details.is_empty() { message.to_owned() } else { format!("{message}: {details}") };
-            Err(CniError::Plugin { plugin: kind, code: answer["code"].as_u64().unwrap_or_default(), message })
+            let message = if details.is_empty() {
+                message.to_owned()
+            } else {
+                format!("{message}: {details}")
+            };
+            Err(CniError::Plugin {
+                plugin: kind,
+                code: answer["code"].as_u64().unwrap_or_default(),
+                message,
+            })
         }
         None => {
             let told = String::from_utf8_lossy(&out.stderr);
@@ -174,7 +200,10 @@ mod tests {
 
     fn dirs(plugin: &str) -> (tempfile::TempDir, Dirs) {
         let dir = tempfile::tempdir().unwrap();
-        let dirs = Dirs { conf: dir.path().join("net.d"), bin: dir.path().join("bin") };
+        let dirs = Dirs {
+            conf: dir.path().join("net.d"),
+            bin: dir.path().join("bin"),
+        };
         for d in [&dirs.conf, &dirs.bin] {
             std::fs::create_dir(d).unwrap();
         }
@@ -196,7 +225,9 @@ mod tests {
 
     #[tokio::test]
     async fn results_chain_and_errors_keep_their_code() {
-        let (_keep, dirs) = dirs("#!/bin/sh\ncat >>\"$CNI_PATH/in\"\necho \"$CNI_COMMAND $CNI_ARGS\" >>\"$CNI_PATH/env\"\necho '{\"ips\":[]}'\n");
+        let (_keep, dirs) = dirs(
+            "#!/bin/sh\ncat >>\"$CNI_PATH/in\"\necho \"$CNI_COMMAND $CNI_ARGS\" >>\"$CNI_PATH/env\"\necho '{\"ips\":[]}'\n",
+        );
         std::fs::write(
             dirs.conf.join("10-x.conflist"),
             r#"{"cniVersion":"1.1.0","name":"net","plugins":[{"type":"fake","a":1},{"type":"fake","b":2}]}"#,
@@ -212,9 +243,14 @@ mod tests {
             r#"{"a":1,"cniVersion":"1.1.0","name":"net","type":"fake"}{"b":2,"cniVersion":"1.1.0","name":"net","prevResult":{"ips":[]},"type":"fake"}"#
         );
         let env = std::fs::read_to_string(dirs.bin.join("env")).unwrap();
-        let want = "ADD IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u1";
+        let want =
+            "ADD IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u1";
         assert_eq!(env.lines().next().unwrap(), want);
-        std::fs::write(dirs.bin.join("fake"), "#!/bin/sh\necho '{\"code\":11,\"msg\":\"later\",\"details\":\"agent\"}'; exit 1\n").unwrap();
+        std::fs::write(
+            dirs.bin.join("fake"),
+            "#!/bin/sh\necho '{\"code\":11,\"msg\":\"later\",\"details\":\"agent\"}'; exit 1\n",
+        )
+        .unwrap();
         let error = add(&dirs, &config, &attachment()).await.unwrap_err();
         assert_eq!(error.to_string(), "CNI plugin fake failed with code 11: later: agent");
     }

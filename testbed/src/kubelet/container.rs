@@ -34,21 +34,32 @@ pub(crate) struct Launch {
 
 /// Resolves `container` of `pod`.
 pub(crate) fn resolve(pod: &core::Pod, container: &core::Container, facts: &Facts) -> Result<Launch, Waiting> {
-    let config = |message: String| Waiting { reason: "CreateContainerConfigError", message };
+    let config = |message: String| Waiting {
+        reason: "CreateContainerConfigError",
+        message,
+    };
     let image = container.image.clone().unwrap_or_default();
     let (entrypoint, default_args) = program(&image)?;
-    let unsupported = pod.spec.as_ref().and_then(|s| s.volumes.as_ref()).into_iter().flatten().find(|volume| {
-        // What the API server's admission adds to every pod is no wish of its author.
-        !volume.name.starts_with("kube-api-access-")
-            && container.volume_mounts.iter().flatten().any(|m| m.name == volume.name)
-    });
+    let unsupported = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.volumes.as_ref())
+        .into_iter()
+        .flatten()
+        .find(|volume| {
+            // What the API server's admission adds to every pod is no wish of its author.
+            !volume.name.starts_with("kube-api-access-")
+                && container.volume_mounts.iter().flatten().any(|m| m.name == volume.name)
+        });
     if let Some(volume) = unsupported {
-        return Err(config(format!("volume {}: pods of a lab have no volumes; remove its mount", volume.name)));
+        return Err(config(format!(
+            "volume {}: pods of a lab have no volumes; remove its mount",
+            volume.name
+        )));
     }
     let env = environment(pod, container, facts).map_err(config)?;
-    let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
-        words.iter().flatten().map(|w| expand(w, &env)).collect()
-    };
+    let expanded =
+        |words: &Option<Vec<String>>| -> Vec<String> { words.iter().flatten().map(|w| expand(w, &env)).collect() };
     let command = expanded(&container.command);
     let mut args = expanded(&container.args);
     let mut argv = if command.is_empty() {
@@ -70,7 +81,11 @@ pub(crate) fn resolve(pod: &core::Pod, container: &core::Container, facts: &Fact
     if argv.is_empty() {
         argv.push("/bin/sh".to_owned());
     }
-    Ok(Launch { argv, env, dir: container.working_dir.as_ref().map(PathBuf::from) })
+    Ok(Launch {
+        argv,
+        env,
+        dir: container.working_dir.as_ref().map(PathBuf::from),
+    })
 }
 
 /// Entry point and default arguments of an image.
@@ -78,7 +93,10 @@ fn program(image: &str) -> Result<(Vec<String>, &'static [&'static str]), Waitin
     let agnhost = || {
         find_program("margay-agnhost")
             .map(|p| p.to_string_lossy().into_owned())
-            .map_err(|message| Waiting { reason: "ErrImagePull", message })
+            .map_err(|message| Waiting {
+                reason: "ErrImagePull",
+                message,
+            })
     };
     match repository(image).1 {
         "agnhost" => Ok((vec![agnhost()?], &["pause"])),
@@ -101,7 +119,11 @@ pub(crate) struct Facts {
     pub(crate) pod_ips: Vec<String>,
 }
 
-fn environment(pod: &core::Pod, container: &core::Container, facts: &Facts) -> Result<BTreeMap<String, String>, String> {
+fn environment(
+    pod: &core::Pod,
+    container: &core::Container,
+    facts: &Facts,
+) -> Result<BTreeMap<String, String>, String> {
     let mut env = BTreeMap::from([
         ("PATH".to_owned(), PATH.to_owned()),
         ("HOME".to_owned(), "/root".to_owned()),
@@ -113,7 +135,10 @@ fn environment(pod: &core::Pod, container: &core::Container, facts: &Facts) -> R
             (None, None) => String::new(),
             (None, Some(from)) => {
                 let path = from.field_ref.as_ref().map(|f| f.field_path.as_str()).ok_or_else(|| {
-                    format!("env {}: a lab's pods take values and fieldRef only; write the value", var.name)
+                    format!(
+                        "env {}: a lab's pods take values and fieldRef only; write the value",
+                        var.name
+                    )
                 })?;
                 field(pod, path, facts).ok_or_else(|| format!("env {}: fieldRef {path} is not known here", var.name))?
             }
@@ -141,7 +166,10 @@ fn field(pod: &core::Pod, path: &str, facts: &Facts) -> Option<String> {
         _ => path
             .strip_prefix("metadata.labels")
             .map(|rest| keyed(&pod.metadata.labels, rest))
-            .or_else(|| path.strip_prefix("metadata.annotations").map(|rest| keyed(&pod.metadata.annotations, rest)))?,
+            .or_else(|| {
+                path.strip_prefix("metadata.annotations")
+                    .map(|rest| keyed(&pod.metadata.annotations, rest))
+            })?,
     }
 }
 
@@ -171,7 +199,10 @@ fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
 pub(crate) fn start(checkpoint: &Checkpoint, dir: &Path, name: &str, launch: &Launch) -> io::Result<ProcessId> {
     let own = checkpoint.dir(dir);
     fs::create_dir_all(&own)?;
-    let log = OpenOptions::new().create(true).append(true).open(own.join(format!("{name}.log")))?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(own.join(format!("{name}.log")))?;
     let exit_file = own.join(format!("{name}.exit"));
     // What an earlier run left must not be taken for this one's end.
     let _ = fs::remove_file(&exit_file);
@@ -198,7 +229,10 @@ pub(crate) fn start(checkpoint: &Checkpoint, dir: &Path, name: &str, launch: &La
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let fresh = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
     let (target, fresh) = match &checkpoint.sandbox {
-        Some(sandbox) => (Target::default().with_path(&sandbox.netns)?, fresh | CloneFlags::CLONE_NEWUTS),
+        Some(sandbox) => (
+            Target::default().with_path(&sandbox.netns)?,
+            fresh | CloneFlags::CLONE_NEWUTS,
+        ),
         None => (Target::default(), fresh),
     };
     let mut child = spawn_in(&target, fresh, &mut command)?;
@@ -210,8 +244,15 @@ pub(crate) fn start(checkpoint: &Checkpoint, dir: &Path, name: &str, launch: &La
 /// How the run of a dead container ended: what its first process wrote down, else killed.
 pub(crate) fn ended(checkpoint: &Checkpoint, dir: &Path, name: &str, container: &Container) -> Ended {
     let text = fs::read(checkpoint.dir(dir).join(format!("{name}.exit"))).unwrap_or_default();
-    let exit = serde_json::from_slice(&text).unwrap_or_else(|_| Exit { code: 137, finished_at: now() });
-    Ended { code: exit.code, started_at: container.started_at.clone(), finished_at: exit.finished_at }
+    let exit = serde_json::from_slice(&text).unwrap_or_else(|_| Exit {
+        code: 137,
+        finished_at: now(),
+    });
+    Ended {
+        code: exit.code,
+        started_at: container.started_at.clone(),
+        finished_at: exit.finished_at,
+    }
 }
 
 #[cfg(test)]
@@ -229,7 +270,10 @@ mod tests {
 
     fn launch(container: serde_json::Value) -> Result<Launch, Waiting> {
         let pod = pod(container);
-        let facts = Facts { host_ip: "10.1.1.11".into(), pod_ips: vec!["10.244.0.1".into(), "fd00::1".into()] };
+        let facts = Facts {
+            host_ip: "10.1.1.11".into(),
+            pod_ips: vec!["10.244.0.1".into(), "fd00::1".into()],
+        };
         resolve(&pod, &pod.spec.as_ref().unwrap().containers[0], &facts)
     }
 
@@ -246,7 +290,10 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(launch.argv, ["echo", "1", "$(NONE)", "$(A)", "12"]);
-        assert_eq!((launch.env["IPS"].as_str(), launch.env["APP"].as_str()), ("10.244.0.1,fd00::1", "web"));
+        assert_eq!(
+            (launch.env["IPS"].as_str(), launch.env["APP"].as_str()),
+            ("10.244.0.1,fd00::1", "web")
+        );
     }
 
     #[test]

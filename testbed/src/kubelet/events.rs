@@ -30,7 +30,11 @@ pub(crate) async fn warn(context: &Context, pod: &Checkpoint, container: &str, w
     });
     let api: Api<core::Event> = Api::namespaced(context.client.clone(), &pod.namespace);
     let written = match serde_json::from_value(event) {
-        Ok(event) => api.create(&PostParams::default(), &event).await.map(drop).map_err(|e| e.to_string()),
+        Ok(event) => api
+            .create(&PostParams::default(), &event)
+            .await
+            .map(drop)
+            .map_err(|e| e.to_string()),
         Err(error) => Err(error.to_string()),
     };
     if let Err(error) = written {

@@ -37,7 +37,8 @@ pub(crate) async fn register(
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let patch = json!({"metadata": node["metadata"]});
-            api.patch(&context.node, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+            api.patch(&context.node, &PatchParams::default(), &Patch::Merge(&patch))
+                .await?;
         }
         Err(error) => return Err(error),
     }
@@ -70,12 +71,17 @@ async fn report(context: &Context, network_error: Option<&str>) -> kube::Result<
     let api: Api<core::Node> = Api::all(context.client.clone());
     let before = api.get(&context.node).await?;
     let patch = json!({"status": status(context, network_error, &before)});
-    api.patch_status(&context.node, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
+    api.patch_status(&context.node, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .map(drop)
 }
 
 fn status(context: &Context, network_error: Option<&str>, before: &core::Node) -> Value {
-    let mut addresses: Vec<Value> =
-        context.host_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
+    let mut addresses: Vec<Value> = context
+        .host_ips
+        .iter()
+        .map(|ip| json!({"type": "InternalIP", "address": ip}))
+        .collect();
     addresses.push(json!({"type": "Hostname", "address": context.node}));
     let (state, reason, message) = match network_error {
         None => ("True", "KubeletReady", "the pod runner is ready".to_owned()),
@@ -83,7 +89,9 @@ fn status(context: &Context, network_error: Option<&str>, before: &core::Node) -
     };
     let conditions = before.status.iter().filter_map(|s| s.conditions.as_ref()).flatten();
     let same = conditions.clone().find(|c| c.type_ == "Ready" && c.status == state);
-    let since = same.and_then(|c| serde_json::to_value(&c.last_transition_time).ok()).filter(|t| !t.is_null());
+    let since = same
+        .and_then(|c| serde_json::to_value(&c.last_transition_time).ok())
+        .filter(|t| !t.is_null());
     // Conditions of others, NetworkUnavailable for one, stay.
     let mut all: Vec<Value> = conditions
         .filter(|c| c.type_ != "Ready")

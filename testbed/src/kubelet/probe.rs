@@ -45,7 +45,12 @@ pub(crate) struct Asked {
 /// Asks for ever; each time a threshold is reached, says so.
 pub(crate) async fn ask(asked: Asked, verdicts: mpsc::UnboundedSender<Verdict>) {
     let seconds = |value: Option<i32>, default: u64| {
-        Duration::from_secs(value.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default))
+        Duration::from_secs(
+            value
+                .and_then(|v| u64::try_from(v).ok())
+                .filter(|v| *v > 0)
+                .unwrap_or(default),
+        )
     };
     let probe = &asked.probe;
     let delay = Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0));
@@ -71,7 +76,11 @@ pub(crate) async fn ask(asked: Asked, verdicts: mpsc::UnboundedSender<Verdict>) 
         if healthy {
             eager = 0;
         }
-        row = if last == Some(healthy) { row.saturating_add(1) } else { 1 };
+        row = if last == Some(healthy) {
+            row.saturating_add(1)
+        } else {
+            1
+        };
         last = Some(healthy);
         if row == if healthy { successes } else { failures } {
             let verdict = Verdict {
@@ -100,7 +109,10 @@ async fn once(asked: &Asked) -> Result<(), String> {
     if let Some(socket) = &probe.tcp_socket {
         let host = socket.host.clone().unwrap_or_else(|| asked.ip.clone());
         let port = port(&socket.port, &asked.container)?;
-        return TcpStream::connect((host.as_str(), port)).await.map(drop).map_err(|e| format!("{host}:{port}: {e}"));
+        return TcpStream::connect((host.as_str(), port))
+            .await
+            .map(drop)
+            .map_err(|e| format!("{host}:{port}: {e}"));
     }
     if let Some(exec) = &probe.exec {
         let (pid, env, words) = (asked.pid, asked.env.clone(), exec.command.clone().unwrap_or_default());
@@ -108,7 +120,11 @@ async fn once(asked: &Asked) -> Result<(), String> {
             .await
             .map_err(|e| e.to_string())?
             .map_err(|e| format!("{e:#}"))?;
-        return if code == 0 { Ok(()) } else { Err(format!("the command ended with {code}")) };
+        return if code == 0 {
+            Ok(())
+        } else {
+            Err(format!("the command ended with {code}"))
+        };
     }
     Err("this kind of probe is not supported by the lab's pod runner; use httpGet, tcpSocket or exec".into())
 }
@@ -116,8 +132,9 @@ async fn once(asked: &Asked) -> Result<(), String> {
 async fn http(host: &str, port: u16, path: &str) -> Result<(), String> {
     let at = |e: std::io::Error| format!("http://{host}:{port}{path}: {e}");
     let mut stream = TcpStream::connect((host, port)).await.map_err(at)?;
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: kube-probe/margay\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: kube-probe/margay\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.map_err(at)?;
     let mut head = Vec::new();
     let mut buffer = [0; 1024];
@@ -147,5 +164,7 @@ fn port(port: &IntOrString, container: &core::Container) -> Result<u16, String> 
             .map(|p| p.container_port)
             .or_else(|| name.parse().ok()),
     };
-    number.and_then(|n| u16::try_from(n).ok()).ok_or_else(|| format!("the probe's port {port:?} is no port of the container"))
+    number
+        .and_then(|n| u16::try_from(n).ok())
+        .ok_or_else(|| format!("the probe's port {port:?} is no port of the container"))
 }

@@ -17,9 +17,21 @@ pub(crate) fn create(dir: &Path, id: &str) -> io::Result<PathBuf> {
     let held = path.clone();
     run_in(&Target::default(), CloneFlags::CLONE_NEWNET, move || {
         let flags = MsFlags::MS_BIND;
-        mount(Some("/proc/thread-self/ns/net"), &held, None::<&str>, flags, None::<&str>)?;
-        let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
-        if up.success() { Ok(()) } else { Err(io::Error::other("`ip link set lo up` failed")) }
+        mount(
+            Some("/proc/thread-self/ns/net"),
+            &held,
+            None::<&str>,
+            flags,
+            None::<&str>,
+        )?;
+        let up = std::process::Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status()?;
+        if up.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other("`ip link set lo up` failed"))
+        }
     })?;
     Ok(path)
 }

@@ -58,8 +58,13 @@ pub fn run(spec: &Path) -> anyhow::Result<u8> {
             127
         }
     };
-    let exit = Exit { code, finished_at: super::checkpoint::now() };
-    exit_file.write_all(&serde_json::to_vec(&exit)?).context("writing the exit file")?;
+    let exit = Exit {
+        code,
+        finished_at: super::checkpoint::now(),
+    };
+    exit_file
+        .write_all(&serde_json::to_vec(&exit)?)
+        .context("writing the exit file")?;
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
@@ -68,14 +73,28 @@ fn own_view(spec: &ShimSpec) -> anyhow::Result<()> {
         mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .with_context(|| format!("binding {}", target.display()))
     };
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .context("making mounts private")?;
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .context("making mounts private")?;
     if let Some(hosts) = &spec.hosts {
         bind(hosts, Path::new("/etc/hosts"))?;
     }
-    let program = spec.argv.first().map(PathBuf::from).and_then(|p| p.parent().map(Path::to_owned));
+    let program = spec
+        .argv
+        .first()
+        .map(PathBuf::from)
+        .and_then(|p| p.parent().map(Path::to_owned));
     let program = program.filter(|p| p.is_absolute() && p.is_dir());
-    let program_fd = program.as_ref().map(File::open).transpose().context("opening the program's directory")?;
+    let program_fd = program
+        .as_ref()
+        .map(File::open)
+        .transpose()
+        .context("opening the program's directory")?;
     for (kind, target, options) in [
         ("proc", "/proc", ""),
         ("sysfs", "/sys", ""),
@@ -104,7 +123,14 @@ fn own_view(spec: &ShimSpec) -> anyhow::Result<()> {
 
 fn run_command(spec: &ShimSpec) -> anyhow::Result<i32> {
     let mut signals = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2] {
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ] {
         signals.add(signal);
     }
     signals.thread_block().context("blocking signals")?;

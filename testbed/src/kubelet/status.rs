@@ -21,27 +21,50 @@ pub(crate) struct Live {
 
 /// The status of `pod`. Condition times are taken from `previous` where nothing changed.
 pub(crate) fn status(pod: &core::Pod, checkpoint: &Checkpoint, live: &Live, previous: &Value) -> Value {
-    let Some(spec) = pod.spec.as_ref() else { return Value::Null };
-    let inits: Vec<Value> = spec.init_containers.iter().flatten().map(|c| one(c, checkpoint, live, true)).collect();
-    let containers: Vec<Value> = spec.containers.iter().map(|c| one(c, checkpoint, live, false)).collect();
+    let Some(spec) = pod.spec.as_ref() else {
+        return Value::Null;
+    };
+    let inits: Vec<Value> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|c| one(c, checkpoint, live, true))
+        .collect();
+    let containers: Vec<Value> = spec
+        .containers
+        .iter()
+        .map(|c| one(c, checkpoint, live, false))
+        .collect();
     let phase = phase(spec, &containers, &inits);
     let initialized = inits.iter().all(|c| c["state"]["terminated"]["exitCode"] == 0);
     let all_ready = containers.iter().all(|c| c["ready"] == true);
     let networked = checkpoint.host_network || checkpoint.sandbox.as_ref().is_some_and(|s| s.result.is_some());
     let done = matches!(phase, "Succeeded" | "Failed");
     let not_ready = || {
-        let names: Vec<&str> =
-            containers.iter().filter(|c| c["ready"] != true).filter_map(|c| c["name"].as_str()).collect();
+        let names: Vec<&str> = containers
+            .iter()
+            .filter(|c| c["ready"] != true)
+            .filter_map(|c| c["name"].as_str())
+            .collect();
         if done {
             ("PodCompleted", String::new())
         } else {
-            ("ContainersNotReady", format!("containers with unready status: [{}]", names.join(" ")))
+            (
+                "ContainersNotReady",
+                format!("containers with unready status: [{}]", names.join(" ")),
+            )
         }
     };
     let condition = |kind: &str, holds: bool, why: (&str, String)| {
         let state = if holds { "True" } else { "False" };
-        let before = previous["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind);
-        let since = before.filter(|c| c["status"] == state).map_or_else(|| json!(now()), |c| c["lastTransitionTime"].clone());
+        let before = previous["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|c| c["type"] == kind);
+        let since = before
+            .filter(|c| c["status"] == state)
+            .map_or_else(|| json!(now()), |c| c["lastTransitionTime"].clone());
         let mut condition = json!({"type": kind, "status": state, "lastTransitionTime": since});
         if !holds {
             condition["reason"] = json!(why.0);
@@ -71,7 +94,11 @@ pub(crate) fn status(pod: &core::Pod, checkpoint: &Checkpoint, live: &Live, prev
     if !inits.is_empty() {
         status["initContainerStatuses"] = json!(inits);
     }
-    let ips = if checkpoint.host_network { live.host_ips.clone() } else { checkpoint.ips() };
+    let ips = if checkpoint.host_network {
+        live.host_ips.clone()
+    } else {
+        checkpoint.ips()
+    };
     if let Some(first) = ips.first() {
         status["podIP"] = json!(first);
         status["podIPs"] = ips.iter().map(|ip| json!({"ip": ip})).collect();
@@ -81,12 +108,21 @@ pub(crate) fn status(pod: &core::Pod, checkpoint: &Checkpoint, live: &Live, prev
 
 fn phase(spec: &core::PodSpec, containers: &[Value], inits: &[Value]) -> &'static str {
     let never = spec.restart_policy.as_deref() == Some("Never");
-    if never && inits.iter().any(|c| c["state"]["terminated"]["exitCode"].as_i64().is_some_and(|c| c != 0)) {
+    if never
+        && inits
+            .iter()
+            .any(|c| c["state"]["terminated"]["exitCode"].as_i64().is_some_and(|c| c != 0))
+    {
         return "Failed";
     }
-    let codes: Vec<Option<i64>> = containers.iter().map(|c| c["state"]["terminated"]["exitCode"].as_i64()).collect();
+    let codes: Vec<Option<i64>> = containers
+        .iter()
+        .map(|c| c["state"]["terminated"]["exitCode"].as_i64())
+        .collect();
     let started = containers.iter().any(|c| {
-        c["state"]["running"].is_object() || c["state"]["terminated"].is_object() || c["lastState"]["terminated"].is_object()
+        c["state"]["running"].is_object()
+            || c["state"]["terminated"].is_object()
+            || c["lastState"]["terminated"].is_object()
     });
     if !codes.is_empty() && codes.iter().all(Option::is_some) {
         let succeeded = codes.iter().all(|c| *c == Some(0));
@@ -158,25 +194,49 @@ mod tests {
         let result = json!({"ips": [{"address": "10.244.0.5/32"}, {"address": "fd00::5/128"}]});
         Checkpoint {
             uid: "u".into(),
-            sandbox: Some(Sandbox { id: "x".into(), netns: "/n".into(), config: Value::Null, result: Some(result) }),
+            sandbox: Some(Sandbox {
+                id: "x".into(),
+                netns: "/n".into(),
+                config: Value::Null,
+                result: Some(result),
+            }),
             containers: BTreeMap::from([("a".to_owned(), container)]),
             ..Checkpoint::default()
         }
     }
 
     fn ended(code: i32) -> Container {
-        let ended = Ended { code, started_at: "t0".into(), finished_at: "t1".into() };
-        Container { ended: Some(ended), ..Container::default() }
+        let ended = Ended {
+            code,
+            started_at: "t0".into(),
+            finished_at: "t1".into(),
+        };
+        Container {
+            ended: Some(ended),
+            ..Container::default()
+        }
     }
 
     #[test]
     fn a_ready_pod_says_where_it_is() {
-        let running = Container { process: Some(ProcessId { pid: 1, started: 1 }), ..Container::default() };
-        let live = Live { ready: BTreeMap::from([("a".into(), true)]), host_ip: "10.1.1.11".into(), ..Live::default() };
+        let running = Container {
+            process: Some(ProcessId { pid: 1, started: 1 }),
+            ..Container::default()
+        };
+        let live = Live {
+            ready: BTreeMap::from([("a".into(), true)]),
+            host_ip: "10.1.1.11".into(),
+            ..Live::default()
+        };
         let status = status(&pod("Always"), &with(running), &live, &Value::Null);
         assert_eq!(status["phase"], "Running");
         assert_eq!(status["podIPs"], json!([{"ip": "10.244.0.5"}, {"ip": "fd00::5"}]));
-        let ready = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap();
+        let ready = status["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|c| c["type"] == "Ready")
+            .unwrap();
         assert_eq!(ready["status"], "True");
     }
 

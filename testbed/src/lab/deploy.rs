@@ -44,14 +44,21 @@ pub fn deploy(file: &Path, reconfigure: bool) -> Result<Deployed, LabError> {
     match outcome {
         Ok((lab, failed)) => {
             plan.warnings.extend(failed);
-            Ok(Deployed { lab, warnings: plan.warnings, elapsed: begun.elapsed() })
+            Ok(Deployed {
+                lab,
+                warnings: plan.warnings,
+                elapsed: begun.elapsed(),
+            })
         }
         Err(error) => {
             let left = clear(&dir);
             lock.remove(&labs, &plan.name);
             match left {
                 Ok(()) => Err(error),
-                Err(left) => Err(LabError::step(error.to_string(), format!("and removing it failed: {left}"))),
+                Err(left) => Err(LabError::step(
+                    error.to_string(),
+                    format!("and removing it failed: {left}"),
+                )),
             }
         }
     }
@@ -63,7 +70,9 @@ fn is_complete(state: &LabState) -> bool {
 
 fn build(plan: &Plan, dir: &Path) -> Result<(Lab, Vec<String>), LabError> {
     fs::create_dir_all(dir.join("nodes")).map_err(|e| LabError::io("making the lab's directory", e))?;
-    let dir = dir.canonicalize().map_err(|e| LabError::io("making the lab's directory", e))?;
+    let dir = dir
+        .canonicalize()
+        .map_err(|e| LabError::io("making the lab's directory", e))?;
     let mut state = initial_state(plan);
     state.write(&dir)?;
     let mgmt = start::mgmt(&dir)?;
@@ -74,9 +83,15 @@ fn build(plan: &Plan, dir: &Path) -> Result<(Lab, Vec<String>), LabError> {
     }
     state.write(&dir)?;
     wiring::links(plan, mgmt, &processes)?;
-    let lab = Lab { dir: dir.clone(), state };
+    let lab = Lab {
+        dir: dir.clone(),
+        state,
+    };
     let failed = for_each_node(plan, |node| {
-        let process = lab.node(&node.name)?.process.ok_or_else(|| LabError::NodeDead(node.name.clone()))?;
+        let process = lab
+            .node(&node.name)?
+            .process
+            .ok_or_else(|| LabError::NodeDead(node.name.clone()))?;
         wiring::node(plan, node, process)?;
         start_programs(&lab, node)?;
         run_exec(&lab, node)
@@ -123,7 +138,10 @@ fn for_each_node<T: Send>(
         let threads: Vec<_> = plan.nodes.iter().map(|node| scope.spawn(|| work(node))).collect();
         let results: Vec<_> = threads
             .into_iter()
-            .map(|t| t.join().unwrap_or_else(|_| Err(LabError::step("deploying a node", "its thread panicked"))))
+            .map(|t| {
+                t.join()
+                    .unwrap_or_else(|_| Err(LabError::step("deploying a node", "its thread panicked")))
+            })
             .collect();
         results.into_iter().collect()
     })
@@ -137,22 +155,39 @@ fn start_programs(lab: &Lab, node: &NodePlan) -> Result<(), LabError> {
     let log = File::create(&path).map_err(|e| LabError::io(what.clone(), e))?;
     let errors = log.try_clone().map_err(|e| LabError::io(what.clone(), e))?;
     if let Some(words) = &node.command {
-        let (program, args) = words.split_first().ok_or_else(|| LabError::step(what.clone(), "empty command"))?;
+        let (program, args) = words
+            .split_first()
+            .ok_or_else(|| LabError::step(what.clone(), "empty command"))?;
         let mut command = lab.command(state, program);
-        let mut child = lab.spawn(state, command.args(args).stdin(Stdio::null()).stdout(log).stderr(errors))?;
+        let mut child = lab.spawn(
+            state,
+            command.args(args).stdin(Stdio::null()).stdout(log).stderr(errors),
+        )?;
         std::thread::spawn(move || child.wait());
         return Ok(());
     }
-    let Some(script) = node.recipe.start_script() else { return Ok(()) };
+    let Some(script) = node.recipe.start_script() else {
+        return Ok(());
+    };
     let mut command = lab.command(state, "/bin/sh");
-    command.args(["-c", script]).stdin(Stdio::null()).stdout(log).stderr(errors);
-    let status = lab.spawn(state, &mut command)?.wait().map_err(|e| LabError::io(what.clone(), e))?;
+    command
+        .args(["-c", script])
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors);
+    let status = lab
+        .spawn(state, &mut command)?
+        .wait()
+        .map_err(|e| LabError::io(what.clone(), e))?;
     if status.success() {
         return Ok(());
     }
     let told = fs::read_to_string(&path).unwrap_or_default();
     let last: Vec<&str> = told.lines().rev().take(5).collect();
-    Err(LabError::step(what, last.into_iter().rev().collect::<Vec<_>>().join("; ")))
+    Err(LabError::step(
+        what,
+        last.into_iter().rev().collect::<Vec<_>>().join("; "),
+    ))
 }
 
 /// Runs the node's `exec` commands in order; a failing one is told and the next one runs.

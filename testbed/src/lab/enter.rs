@@ -38,7 +38,11 @@ pub(crate) struct Target(Vec<File>);
 impl Target {
     /// The namespaces of process `pid`.
     pub(crate) fn of(pid: i32, kinds: &[Kind]) -> io::Result<Target> {
-        kinds.iter().map(|k| File::open(format!("/proc/{pid}/ns/{}", k.file()))).collect::<Result<_, _>>().map(Target)
+        kinds
+            .iter()
+            .map(|k| File::open(format!("/proc/{pid}/ns/{}", k.file())))
+            .collect::<Result<_, _>>()
+            .map(Target)
     }
 
     /// Puts the namespace at `path` (a network namespace's file) in front.
@@ -64,7 +68,9 @@ pub(crate) fn run_in<T: Send>(
             unshare(fresh)?;
             work()
         });
-        thread.join().map_err(|_| io::Error::other("the thread that switched namespaces panicked"))?
+        thread
+            .join()
+            .map_err(|_| io::Error::other("the thread that switched namespaces panicked"))?
     })
 }
 
@@ -73,4 +79,3 @@ pub(crate) fn run_in<T: Send>(
 pub(crate) fn spawn_in(target: &Target, fresh: CloneFlags, command: &mut Command) -> io::Result<Child> {
     run_in(target, fresh, || command.spawn())
 }
-

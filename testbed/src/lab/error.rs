@@ -60,10 +60,16 @@ pub enum LabError {
 
 impl LabError {
     pub(crate) fn io(what: impl Into<String>, error: io::Error) -> LabError {
-        LabError::Io { what: what.into(), error }
+        LabError::Io {
+            what: what.into(),
+            error,
+        }
     }
 
     pub(crate) fn step(what: impl Into<String>, detail: impl Into<String>) -> LabError {
-        LabError::Step { what: what.into(), detail: detail.into() }
+        LabError::Step {
+            what: what.into(),
+            detail: detail.into(),
+        }
     }
 }

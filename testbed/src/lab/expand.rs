@@ -32,9 +32,11 @@ fn reference(tail: &str, lookup: &impl Fn(&str) -> Option<String>) -> (Option<St
         }
         let value = match &inner[name.len()..] {
             "" => lookup(name),
-            op if op.starts_with(":=") || op.starts_with(":-") => {
-                Some(lookup(name).filter(|v| !v.is_empty()).unwrap_or_else(|| op[2..].to_owned()))
-            }
+            op if op.starts_with(":=") || op.starts_with(":-") => Some(
+                lookup(name)
+                    .filter(|v| !v.is_empty())
+                    .unwrap_or_else(|| op[2..].to_owned()),
+            ),
             op if op.starts_with('=') || op.starts_with('-') => {
                 Some(lookup(name).unwrap_or_else(|| op[1..].to_owned()))
             }
@@ -54,7 +56,8 @@ fn name_len(text: &str) -> usize {
     if !starts {
         return 0;
     }
-    text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len())
+    text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .unwrap_or(text.len())
 }
 
 #[cfg(test)]

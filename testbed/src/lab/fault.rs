@@ -58,7 +58,12 @@ pub(crate) struct Findings {
 impl Findings {
     /// Notes a fault of the value at `mark`.
     pub(crate) fn fault(&mut self, mark: Mark, field: impl Into<String>, message: impl Into<String>) {
-        self.faults.push(Fault { line: mark.line, column: mark.column, field: field.into(), message: message.into() });
+        self.faults.push(Fault {
+            line: mark.line,
+            column: mark.column,
+            field: field.into(),
+            message: message.into(),
+        });
     }
 
     /// Notes something that does no harm but will not have the effect its writer may expect.

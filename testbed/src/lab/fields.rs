@@ -48,8 +48,14 @@ const FIELDS: &[(&str, Use)] = &[
     ("env", Use::Honoured(Shape::Map)),
     ("labels", Use::Honoured(Shape::Map)),
     ("sysctls", Use::Honoured(Shape::Map)),
-    ("ports", Use::NoEffect("no port is published: reach the node with `margay-lab exec`")),
-    ("publish", Use::NoEffect("no port is published: reach the node with `margay-lab exec`")),
+    (
+        "ports",
+        Use::NoEffect("no port is published: reach the node with `margay-lab exec`"),
+    ),
+    (
+        "publish",
+        Use::NoEffect("no port is published: reach the node with `margay-lab exec`"),
+    ),
     ("type", Use::NoEffect("only kinds of network vendors have types")),
     ("license", Use::NoEffect("only kinds of network vendors have licences")),
     ("position", Use::NoEffect("it is for drawings")),
@@ -61,23 +67,50 @@ const FIELDS: &[(&str, Use)] = &[
     ("cap-add", Use::NoEffect("nodes have every capability")),
     ("devices", Use::NoEffect("nodes see the devices of the machine")),
     ("runtime", Use::NoEffect("there is no container runtime here")),
-    ("restart-policy", Use::NoEffect("a node lives until the lab is destroyed")),
+    (
+        "restart-policy",
+        Use::NoEffect("a node lives until the lab is destroyed"),
+    ),
     ("auto-remove", Use::NoEffect("a node lives until the lab is destroyed")),
-    ("image-pull-policy", Use::NoEffect("images are look-up keys; nothing is pulled")),
+    (
+        "image-pull-policy",
+        Use::NoEffect("images are look-up keys; nothing is pulled"),
+    ),
     ("healthcheck", Use::NoEffect("nodes have no health check")),
     ("certificate", Use::NoEffect("no certificates are issued")),
     ("startup-delay", Use::NoEffect("nodes start at once")),
-    ("enforce-startup-config", Use::NoEffect("nodes start from their files every time")),
-    ("suppress-startup-config", Use::NoEffect("only kinds of network vendors write one")),
-    ("dns", Use::NoEffect("nodes resolve by /etc/hosts, then as the machine does")),
-    ("stages", Use::Refused("nodes start all at once here; order commands in exec instead")),
-    ("wait-for", Use::Refused("nodes start all at once here; order commands in exec instead")),
-    ("env-files", Use::Refused("files of variables are not read here; write them under env")),
+    (
+        "enforce-startup-config",
+        Use::NoEffect("nodes start from their files every time"),
+    ),
+    (
+        "suppress-startup-config",
+        Use::NoEffect("only kinds of network vendors write one"),
+    ),
+    (
+        "dns",
+        Use::NoEffect("nodes resolve by /etc/hosts, then as the machine does"),
+    ),
+    (
+        "stages",
+        Use::Refused("nodes start all at once here; order commands in exec instead"),
+    ),
+    (
+        "wait-for",
+        Use::Refused("nodes start all at once here; order commands in exec instead"),
+    ),
+    (
+        "env-files",
+        Use::Refused("files of variables are not read here; write them under env"),
+    ),
     ("extras", Use::Refused("only kinds of network vendors use it")),
     ("config", Use::Refused("only kinds of network vendors use it")),
     ("components", Use::Refused("only kinds of network vendors use it")),
     ("credentials", Use::Refused("only kinds of network vendors use it")),
-    ("aliases", Use::Refused("nodes are known by their own names; add a line to /etc/hosts in exec instead")),
+    (
+        "aliases",
+        Use::Refused("nodes are known by their own names; add a line to /etc/hosts in exec instead"),
+    ),
 ];
 
 impl Layer {
@@ -85,7 +118,11 @@ impl Layer {
     pub(crate) fn read(yaml: &Yaml, path: &str, findings: &mut Findings) -> Layer {
         let mut layer = Layer::default();
         let Some(entries) = yaml.entries() else {
-            findings.fault(yaml.mark, path, format!("is {}; write a mapping of fields", yaml.kind()));
+            findings.fault(
+                yaml.mark,
+                path,
+                format!("is {}; write a mapping of fields", yaml.kind()),
+            );
             return layer;
         };
         for (key, value) in entries {
@@ -108,7 +145,13 @@ impl Layer {
         match shape {
             Shape::Text => match value.text() {
                 Some(text) => {
-                    self.texts.insert(name, Text { mark: value.mark, value: text });
+                    self.texts.insert(
+                        name,
+                        Text {
+                            mark: value.mark,
+                            value: text,
+                        },
+                    );
                 }
                 None => findings.fault(value.mark, field, format!("is {}; write a single value", value.kind())),
             },
@@ -120,7 +163,10 @@ impl Layer {
                 let list = self.lists.entry(name).or_default();
                 for item in items {
                     match item.text() {
-                        Some(text) => list.push(Text { mark: item.mark, value: text }),
+                        Some(text) => list.push(Text {
+                            mark: item.mark,
+                            value: text,
+                        }),
                         None => findings.fault(item.mark, field, format!("has {} as an item; write text", item.kind())),
                     }
                 }
@@ -134,7 +180,13 @@ impl Layer {
                 for (key, item) in entries {
                     match item.text() {
                         Some(text) => {
-                            map.insert(key.name.clone(), Text { mark: item.mark, value: text });
+                            map.insert(
+                                key.name.clone(),
+                                Text {
+                                    mark: item.mark,
+                                    value: text,
+                                },
+                            );
                         }
                         None => findings.fault(
                             item.mark,
@@ -164,7 +216,12 @@ impl Layers<'_> {
 
     /// Every layer's items, those of the defaults first, as containerlab runs `exec`.
     pub(crate) fn list(&self, name: &str) -> Vec<&Text> {
-        self.0.iter().rev().filter_map(|l| l.lists.get(name)).flatten().collect()
+        self.0
+            .iter()
+            .rev()
+            .filter_map(|l| l.lists.get(name))
+            .flatten()
+            .collect()
     }
 
     /// Every layer's entries; the most specific wins a key.
@@ -180,7 +237,11 @@ impl Layers<'_> {
 /// `; did you mean "x"?` when a known name is near, else the known names.
 pub(crate) fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
-    let near = known.iter().map(|k| (distance(name, k), *k)).min().filter(|(d, k)| *d <= 2 && *d < k.len());
+    let near = known
+        .iter()
+        .map(|k| (distance(name, k), *k))
+        .min()
+        .filter(|(d, k)| *d <= 2 && *d < k.len());
     match near {
         Some((_, k)) => format!("; did you mean {k:?}?"),
         None => format!("; known here: {}", known.join(", ")),
@@ -218,7 +279,10 @@ mod tests {
         let layers = Layers(vec![&node, &defaults]);
         assert_eq!(layers.text("kind").unwrap().value, "linux");
         assert_eq!(layers.text("image").unwrap().value, "b");
-        assert_eq!(layers.list("exec").iter().map(|t| t.value.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(
+            layers.list("exec").iter().map(|t| t.value.as_str()).collect::<Vec<_>>(),
+            ["one", "two"]
+        );
         let env = layers.map("env");
         assert_eq!((env["A"].value.as_str(), env["B"].value.as_str()), ("1", "2"));
     }
@@ -226,8 +290,16 @@ mod tests {
     #[test]
     fn wrong_fields_are_told() {
         let mut findings = Findings::default();
-        Layer::read(&parse("{imagee: a, exec: x, stages: {}, ports: [1:1], env: {A: [1]}}").unwrap(), "n", &mut findings);
-        let told: Vec<String> = findings.faults.iter().map(|f| format!("{}: {}", f.field, f.message)).collect();
+        Layer::read(
+            &parse("{imagee: a, exec: x, stages: {}, ports: [1:1], env: {A: [1]}}").unwrap(),
+            "n",
+            &mut findings,
+        );
+        let told: Vec<String> = findings
+            .faults
+            .iter()
+            .map(|f| format!("{}: {}", f.field, f.message))
+            .collect();
         assert_eq!(
             told,
             [

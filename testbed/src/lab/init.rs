@@ -49,14 +49,21 @@ pub fn run() -> anyhow::Result<()> {
         bail!("node-init is started by deploy, as the first process of a node");
     }
     let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("reading what to become")?;
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .context("reading what to become")?;
     let mut out = std::io::stdout();
-    let answer = match serde_json::from_str(&text).context("reading what to become").and_then(|spec| become_node(&spec)) {
+    let answer = match serde_json::from_str(&text)
+        .context("reading what to become")
+        .and_then(|spec| become_node(&spec))
+    {
         Ok(()) => "ready".to_owned(),
         Err(e) => format!("{e:#}"),
     };
     // A deploy that was killed does not read: then nobody wants this node.
-    writeln!(out, "{answer}").and_then(|()| out.flush()).context("answering deploy")?;
+    writeln!(out, "{answer}")
+        .and_then(|()| out.flush())
+        .context("answering deploy")?;
     if answer != "ready" {
         bail!("{answer}");
     }

@@ -29,7 +29,11 @@ pub fn inspect_json(labs: &[Lab]) -> Value {
             })
             .collect()
     };
-    Value::Object(labs.iter().map(|lab| (lab.state.name.clone(), Value::from(of(lab)))).collect())
+    Value::Object(
+        labs.iter()
+            .map(|lab| (lab.state.name.clone(), Value::from(of(lab))))
+            .collect(),
+    )
 }
 
 /// The labs as a table.
@@ -40,7 +44,14 @@ pub fn inspect_table(labs: &[Lab]) -> String {
     for lab in labs {
         for n in &lab.state.nodes {
             let address = n.mgmt_ipv4.map_or_else(|| "-".to_owned(), |a| a.to_string());
-            table.add_row([&lab.state.name, &n.name, kind(n.kind), &n.image, state(n.process), &address]);
+            table.add_row([
+                &lab.state.name,
+                &n.name,
+                kind(n.kind),
+                &n.image,
+                state(n.process),
+                &address,
+            ]);
         }
     }
     table.to_string()
@@ -54,5 +65,9 @@ fn kind(kind: NodeKind) -> &'static str {
 }
 
 fn state(process: Option<ProcessId>) -> &'static str {
-    if process.is_some_and(ProcessId::alive) { "running" } else { "dead" }
+    if process.is_some_and(ProcessId::alive) {
+        "running"
+    } else {
+        "dead"
+    }
 }

@@ -21,7 +21,11 @@ pub(crate) struct Context<'a> {
 
 /// Resolves every node; nodes that are faulty beyond use are left out.
 pub(crate) fn read(definitions: &Definitions, context: &Context<'_>, findings: &mut Findings) -> Vec<NodePlan> {
-    definitions.nodes.iter().filter_map(|(name, mark, _)| node(name, *mark, definitions, context, findings)).collect()
+    definitions
+        .nodes
+        .iter()
+        .filter_map(|(name, mark, _)| node(name, *mark, definitions, context, findings))
+        .collect()
 }
 
 fn node(
@@ -54,7 +58,11 @@ fn node(
     if let Some(text) = layers.text("startup-config") {
         binds.extend(resolver.startup_config(text, recipe, &binds, &path, findings));
     }
-    let exec = layers.list("exec").iter().filter_map(|t| resolver.words(t, &path, "exec", findings)).collect();
+    let exec = layers
+        .list("exec")
+        .iter()
+        .filter_map(|t| resolver.words(t, &path, "exec", findings))
+        .collect();
     let command = resolver.command(&layers, &path, findings);
     let sysctls = layers.map("sysctls");
     for (key, text) in &sysctls {
@@ -88,23 +96,38 @@ fn node(
 }
 
 fn layers<'a>(name: &str, definitions: &'a Definitions) -> Layers<'a> {
-    let Some((_, _, own)) = definitions.nodes.iter().find(|(n, ..)| n == name) else { return Layers(Vec::new()) };
+    let Some((_, _, own)) = definitions.nodes.iter().find(|(n, ..)| n == name) else {
+        return Layers(Vec::new());
+    };
     let defaults = &definitions.defaults;
     let of = |key: &str, layers: &[&'a super::fields::Layer]| {
-        layers.iter().find_map(|l| l.text(key)).map(|t| t.value.clone()).unwrap_or_default()
+        layers
+            .iter()
+            .find_map(|l| l.text(key))
+            .map(|t| t.value.clone())
+            .unwrap_or_default()
     };
     let group = definitions.groups.get(&of("group", &[own, defaults]));
     let kind = match group {
         Some(group) => of("kind", &[own, group, defaults]),
         None => of("kind", &[own, defaults]),
     };
-    Layers([Some(own), group, definitions.kinds.get(&kind), Some(defaults)].into_iter().flatten().collect())
+    Layers(
+        [Some(own), group, definitions.kinds.get(&kind), Some(defaults)]
+            .into_iter()
+            .flatten()
+            .collect(),
+    )
 }
 
 fn kind(layers: &Layers<'_>, mark: Mark, path: &str, findings: &mut Findings) -> Option<NodeKind> {
     let field = format!("{path}.kind");
     let Some(text) = layers.text("kind") else {
-        findings.fault(mark, field, "missing; write `kind: linux`, here or under topology.defaults");
+        findings.fault(
+            mark,
+            field,
+            "missing; write `kind: linux`, here or under topology.defaults",
+        );
         return None;
     };
     match text.value.as_str() {
@@ -140,14 +163,22 @@ fn kind(layers: &Layers<'_>, mark: Mark, path: &str, findings: &mut Findings) ->
 fn image(layers: &Layers<'_>, mark: Mark, path: &str, findings: &mut Findings) -> (String, Recipe) {
     let field = format!("{path}.image");
     let Some(text) = layers.text("image") else {
-        findings.fault(mark, field, "missing; a linux node needs an image such as nicolaka/netshoot");
+        findings.fault(
+            mark,
+            field,
+            "missing; a linux node needs an image such as nicolaka/netshoot",
+        );
         return (String::new(), Recipe::Tools);
     };
     let Some(recipe) = images::recipe(&text.value) else {
         findings.fault(
             text.mark,
             field,
-            format!("no program is known for image {:?}; known here: {}", text.value, images::known()),
+            format!(
+                "no program is known for image {:?}; known here: {}",
+                text.value,
+                images::known()
+            ),
         );
         return (text.value.clone(), Recipe::Tools);
     };
@@ -155,7 +186,10 @@ fn image(layers: &Layers<'_>, mark: Mark, path: &str, findings: &mut Findings) -
         findings.fault(
             text.mark,
             field,
-            format!("image {:?} runs {program}, which is not installed: apt-get install {package}", text.value),
+            format!(
+                "image {:?} runs {program}, which is not installed: apt-get install {package}",
+                text.value
+            ),
         );
     }
     (text.value.clone(), recipe)
@@ -195,7 +229,10 @@ impl Resolver<'_> {
     fn magic(&self, text: &str) -> String {
         let lab_dir = &self.context.lab_dir;
         text.replace("__clabNodeName__", self.name)
-            .replace("__clabNodeDir__", &lab_dir.join("nodes").join(self.name).to_string_lossy())
+            .replace(
+                "__clabNodeDir__",
+                &lab_dir.join("nodes").join(self.name).to_string_lossy(),
+            )
             .replace("__clabDir__", &lab_dir.to_string_lossy())
     }
 
@@ -204,7 +241,11 @@ impl Resolver<'_> {
             Ok(words) if !words.is_empty() => Some(words),
             Ok(_) => None,
             Err(why) => {
-                findings.fault(text.mark, format!("{path}.{field}"), format!("{:?} {why}; close it", text.value));
+                findings.fault(
+                    text.mark,
+                    format!("{path}.{field}"),
+                    format!("{:?} {why}; close it", text.value),
+                );
                 None
             }
         }
@@ -227,20 +268,36 @@ impl Resolver<'_> {
         let mut parts = value.split(':');
         let (Some(source), Some(target), options, None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            findings.fault(text.mark, field, format!("{value:?} is not a bind; write host-path:node-path[:ro]"));
+            findings.fault(
+                text.mark,
+                field,
+                format!("{value:?} is not a bind; write host-path:node-path[:ro]"),
+            );
             return None;
         };
         if !target.starts_with('/') || Path::new(target).components().any(|c| c == Component::ParentDir) {
-            findings.fault(text.mark, field, format!("{target:?} must be an absolute path in the node"));
+            findings.fault(
+                text.mark,
+                field,
+                format!("{target:?} must be an absolute path in the node"),
+            );
             return None;
         }
         let source = self.source(source);
         if !source.starts_with(&self.context.lab_dir) && !source.exists() {
-            findings.fault(text.mark, field, format!("{} does not exist; create it or drop the bind", source.display()));
+            findings.fault(
+                text.mark,
+                field,
+                format!("{} does not exist; create it or drop the bind", source.display()),
+            );
             return None;
         }
         let read_only = options.is_some_and(|o| o.split(',').any(|o| o == "ro"));
-        Some(Bind { source, target: PathBuf::from(target), read_only })
+        Some(Bind {
+            source,
+            target: PathBuf::from(target),
+            read_only,
+        })
     }
 
     /// A path of the file's author: `~` is the home directory, relative paths start at the topology file.
@@ -268,13 +325,25 @@ impl Resolver<'_> {
         };
         let source = self.source(&self.magic(&text.value));
         if !source.is_file() {
-            findings.fault(text.mark, field, format!("{} is not a file; create it", source.display()));
+            findings.fault(
+                text.mark,
+                field,
+                format!("{} is not a file; create it", source.display()),
+            );
             return None;
         }
         if binds.iter().any(|b| paths.iter().any(|p| b.target == Path::new(p))) {
-            findings.fault(text.mark, field, format!("a bind supplies {target} too; keep one of them"));
+            findings.fault(
+                text.mark,
+                field,
+                format!("a bind supplies {target} too; keep one of them"),
+            );
             return None;
         }
-        Some(Bind { source, target: PathBuf::from(target), read_only: true })
+        Some(Bind {
+            source,
+            target: PathBuf::from(target),
+            read_only: true,
+        })
     }
 }

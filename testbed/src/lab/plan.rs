@@ -141,7 +141,11 @@ impl Plan {
             Some(plan) if findings.faults.is_empty() => Ok(plan),
             _ => {
                 findings.faults.sort_by_key(|f| (f.line, f.column));
-                Err(Faults { file: file.to_owned(), faults: findings.faults }.into())
+                Err(Faults {
+                    file: file.to_owned(),
+                    faults: findings.faults,
+                }
+                .into())
             }
         }
     }
@@ -154,7 +158,13 @@ impl Plan {
             .map_err(|e| findings.fault(Mark::default(), "", e))
             .ok()
             .and_then(|doc| name(&doc, &mut findings));
-        name.ok_or_else(|| Faults { file: file.to_owned(), faults: findings.faults }.into())
+        name.ok_or_else(|| {
+            Faults {
+                file: file.to_owned(),
+                faults: findings.faults,
+            }
+            .into()
+        })
     }
 
     fn check(text: &str, file: &Path, labs: &Path, findings: &mut Findings) -> Option<Plan> {
@@ -165,15 +175,27 @@ impl Plan {
                 return None;
             }
         };
-        known_keys(&doc, "", &["name", "prefix", "mgmt", "topology", "settings", "debug"], findings);
+        known_keys(
+            &doc,
+            "",
+            &["name", "prefix", "mgmt", "topology", "settings", "debug"],
+            findings,
+        );
         let name = name(&doc, findings);
-        let prefix = doc.get("prefix").map_or_else(|| "clab".to_owned(), |p| p.text().unwrap_or_default());
+        let prefix = doc
+            .get("prefix")
+            .map_or_else(|| "clab".to_owned(), |p| p.text().unwrap_or_default());
         let mgmt = mgmt::read(doc.get("mgmt"), findings);
         let Some(topology) = doc.get("topology") else {
             findings.fault(doc.mark, "topology", "missing; a lab needs a topology with nodes");
             return None;
         };
-        known_keys(topology, "topology", &["defaults", "kinds", "groups", "nodes", "links"], findings);
+        known_keys(
+            topology,
+            "topology",
+            &["defaults", "kinds", "groups", "nodes", "links"],
+            findings,
+        );
         let definitions = Definitions::read(topology, findings);
         let name = name?;
         let context = nodes::Context {
@@ -214,25 +236,48 @@ impl Definitions {
     fn read(topology: &Yaml, findings: &mut Findings) -> Self {
         let mut section = |key: &str| -> Vec<(String, Mark, Layer)> {
             let path = format!("topology.{key}");
-            let Some(yaml) = topology.get(key) else { return Vec::new() };
+            let Some(yaml) = topology.get(key) else {
+                return Vec::new();
+            };
             let Some(entries) = yaml.entries() else {
-                findings.fault(yaml.mark, &path, format!("is {}; write a mapping of names", yaml.kind()));
+                findings.fault(
+                    yaml.mark,
+                    &path,
+                    format!("is {}; write a mapping of names", yaml.kind()),
+                );
                 return Vec::new();
             };
             entries
                 .iter()
-                .map(|(k, v)| (k.name.clone(), k.mark, Layer::read(v, &format!("{path}.{}", k.name), findings)))
+                .map(|(k, v)| {
+                    (
+                        k.name.clone(),
+                        k.mark,
+                        Layer::read(v, &format!("{path}.{}", k.name), findings),
+                    )
+                })
                 .collect()
         };
         let kinds = section("kinds").into_iter().map(|(n, _, l)| (n, l)).collect();
         let groups = section("groups").into_iter().map(|(n, _, l)| (n, l)).collect();
         let nodes = section("nodes");
         if nodes.is_empty() {
-            findings.fault(topology.mark, "topology.nodes", "is empty; a lab needs at least one node");
+            findings.fault(
+                topology.mark,
+                "topology.nodes",
+                "is empty; a lab needs at least one node",
+            );
         }
-        let defaults =
-            topology.get("defaults").map(|d| Layer::read(d, "topology.defaults", findings)).unwrap_or_default();
-        Definitions { defaults, kinds, groups, nodes }
+        let defaults = topology
+            .get("defaults")
+            .map(|d| Layer::read(d, "topology.defaults", findings))
+            .unwrap_or_default();
+        Definitions {
+            defaults,
+            kinds,
+            groups,
+            nodes,
+        }
     }
 }
 
@@ -244,14 +289,25 @@ pub(crate) fn known_keys(yaml: &Yaml, path: &str, known: &[&str], findings: &mut
     };
     for (key, _) in entries {
         if !known.contains(&key.name.as_str()) {
-            let field = if path.is_empty() { key.name.clone() } else { format!("{path}.{}", key.name) };
-            findings.fault(key.mark, field, format!("unknown field{}", suggestion(&key.name, known.iter().copied())));
+            let field = if path.is_empty() {
+                key.name.clone()
+            } else {
+                format!("{path}.{}", key.name)
+            };
+            findings.fault(
+                key.mark,
+                field,
+                format!("unknown field{}", suggestion(&key.name, known.iter().copied())),
+            );
         }
     }
 }
 
 fn read(file: &Path) -> Result<String, PlanError> {
-    std::fs::read_to_string(file).map_err(|error| PlanError::Unreadable { file: file.to_owned(), error })
+    std::fs::read_to_string(file).map_err(|error| PlanError::Unreadable {
+        file: file.to_owned(),
+        error,
+    })
 }
 
 fn environment(name: &str) -> Option<String> {
@@ -268,7 +324,11 @@ fn name(doc: &Yaml, findings: &mut Findings) -> Option<String> {
         && name.len() <= 60
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
     if !fits {
-        findings.fault(yaml.mark, "name", format!("{name:?} cannot be a lab's name; use letters, digits, - and _"));
+        findings.fault(
+            yaml.mark,
+            "name",
+            format!("{name:?} cannot be a lab's name; use letters, digits, - and _"),
+        );
         return None;
     }
     Some(name)

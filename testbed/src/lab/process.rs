@@ -43,14 +43,20 @@ impl ProcessId {
 
 /// Every process that was given `args`, in a row.
 pub(crate) fn find_by_args(args: &[&str]) -> Vec<ProcessId> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| {
-            let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+            let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
+                return false;
+            };
             let words: Vec<&[u8]> = line.split(|b| *b == 0).skip(1).collect();
-            words.windows(args.len()).any(|row| row.iter().zip(args).all(|(word, arg)| *word == arg.as_bytes()))
+            words
+                .windows(args.len())
+                .any(|row| row.iter().zip(args).all(|(word, arg)| *word == arg.as_bytes()))
         })
         .filter_map(ProcessId::of)
         .collect()
@@ -62,8 +68,16 @@ pub(crate) fn kill_and_wait(processes: &[ProcessId]) -> Result<(), String> {
         process.signal(Signal::SIGKILL);
     }
     let gone = wait_until(Duration::from_secs(10), || processes.iter().all(|p| !p.alive()));
-    let stay: Vec<String> = processes.iter().filter(|p| p.alive()).map(|p| p.pid.to_string()).collect();
-    if gone { Ok(()) } else { Err(format!("processes {} do not die", stay.join(", "))) }
+    let stay: Vec<String> = processes
+        .iter()
+        .filter(|p| p.alive())
+        .map(|p| p.pid.to_string())
+        .collect();
+    if gone {
+        Ok(())
+    } else {
+        Err(format!("processes {} do not die", stay.join(", ")))
+    }
 }
 
 /// Waits until `condition` holds; false when `limit` has passed first.
@@ -91,7 +105,10 @@ pub fn find_program(name: &str) -> Result<std::path::PathBuf, String> {
         }
         tried.push(path.display().to_string());
     }
-    Err(format!("{name} is not built (looked for {}); run `cargo build --bins`, or set MARGAY_BIN_DIR", tried.join(", ")))
+    Err(format!(
+        "{name} is not built (looked for {}); run `cargo build --bins`, or set MARGAY_BIN_DIR",
+        tried.join(", ")
+    ))
 }
 
 /// Where this project's programs are looked for, in order.
@@ -115,12 +132,24 @@ mod tests {
 
     #[test]
     fn a_dead_process_is_not_alive() {
-        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let id = ProcessId::of(i32::try_from(child.id()).unwrap()).unwrap();
         assert!(id.alive());
-        assert!(!ProcessId { started: id.started + 1, ..id }.alive());
+        assert!(
+            !ProcessId {
+                started: id.started + 1,
+                ..id
+            }
+            .alive()
+        );
         id.signal(Signal::SIGKILL);
-        assert!(wait_until(Duration::from_secs(5), || !id.alive()), "a zombie counts as dead");
+        assert!(
+            wait_until(Duration::from_secs(5), || !id.alive()),
+            "a zombie counts as dead"
+        );
         child.wait().unwrap();
     }
 }

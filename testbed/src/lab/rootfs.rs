@@ -42,7 +42,10 @@ pub(crate) fn make(spec: &RootSpec, hostname: &str) -> anyhow::Result<()> {
     overlay(&scratch, "root", Path::new("/"), &root)?;
     for (i, point) in submounts().context("reading the machine's mounts")?.iter().enumerate() {
         let target = root.join(point.strip_prefix("/").unwrap_or(point));
-        if ["/var", "/etc", "/opt", "/root", "/srv", "/usr"].iter().any(|p| point.starts_with(p)) {
+        if ["/var", "/etc", "/opt", "/root", "/srv", "/usr"]
+            .iter()
+            .any(|p| point.starts_with(p))
+        {
             overlay(&scratch, &format!("sub{i}"), point, &target)?;
         } else {
             // What cannot be bound (a stale network mount, say) is no use in a node either.
@@ -72,11 +75,18 @@ pub(crate) fn make(spec: &RootSpec, hostname: &str) -> anyhow::Result<()> {
 
 /// Source, target and whether read-only, of everything to bind. Sources are resolved while the machine's root is `/`.
 fn sources(spec: &RootSpec) -> anyhow::Result<Vec<(PathBuf, PathBuf, bool)>> {
-    let shared = spec.shared.iter().map(|p| Bind { source: p.clone(), target: p.clone(), read_only: false });
+    let shared = spec.shared.iter().map(|p| Bind {
+        source: p.clone(),
+        target: p.clone(),
+        read_only: false,
+    });
     shared
         .chain(spec.binds.iter().cloned())
         .map(|b| {
-            let source = b.source.canonicalize().with_context(|| b.source.display().to_string())?;
+            let source = b
+                .source
+                .canonicalize()
+                .with_context(|| b.source.display().to_string())?;
             Ok((source, b.target, b.read_only))
         })
         .collect()
@@ -102,8 +112,14 @@ pub(crate) fn private_proc() -> anyhow::Result<()> {
 }
 
 fn private_mounts() -> anyhow::Result<()> {
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .context("making mounts private")
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .context("making mounts private")
 }
 
 fn mount_fs(kind: &str, target: &Path, options: &str) -> anyhow::Result<()> {
@@ -112,19 +128,43 @@ fn mount_fs(kind: &str, target: &Path, options: &str) -> anyhow::Result<()> {
 }
 
 fn overlay(scratch: &Path, name: &str, lower: &Path, target: &Path) -> anyhow::Result<()> {
-    let (upper, work) = (scratch.join(format!("{name}.upper")), scratch.join(format!("{name}.work")));
+    let (upper, work) = (
+        scratch.join(format!("{name}.upper")),
+        scratch.join(format!("{name}.work")),
+    );
     for dir in [upper.as_path(), work.as_path(), target] {
         fs::create_dir_all(dir)?;
     }
-    let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
-    mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_str())).with_context(|| {
-        format!("an overlay of {} (the kernel needs overlayfs; try `modprobe overlay`)", lower.display())
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.display(),
+        upper.display(),
+        work.display()
+    );
+    mount(
+        Some("overlay"),
+        target,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .with_context(|| {
+        format!(
+            "an overlay of {} (the kernel needs overlayfs; try `modprobe overlay`)",
+            lower.display()
+        )
     })
 }
 
 fn bind(source: &Path, target: &Path, flags: MsFlags) -> anyhow::Result<()> {
-    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>)
-        .with_context(|| format!("binding {}", source.display()))
+    mount(
+        Some(source),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND | flags,
+        None::<&str>,
+    )
+    .with_context(|| format!("binding {}", source.display()))
 }
 
 /// Mounts directly on the root file system that a node should see too.
@@ -137,7 +177,11 @@ fn submounts() -> std::io::Result<Vec<PathBuf>> {
             Some((fields.next()?, fields.next()?, fields.nth(2)?))
         })
         .collect();
-    let root = rows.iter().rev().find(|(_, _, point)| *point == "/").map(|(id, ..)| *id);
+    let root = rows
+        .iter()
+        .rev()
+        .find(|(_, _, point)| *point == "/")
+        .map(|(id, ..)| *id);
     let mut points: Vec<PathBuf> = rows
         .iter()
         .filter(|(_, parent, point)| Some(*parent) == root && *point != "/")
@@ -169,7 +213,11 @@ fn private_dirs(scratch: &Path) -> anyhow::Result<()> {
 /// /etc/hosts, /etc/hostname, and a resolv.conf that does not point into the machine's /run.
 fn names(hosts: &str, hostname: &str, resolv: &[u8]) -> anyhow::Result<()> {
     let hostname = format!("{hostname}\n");
-    for (file, text) in [("hosts", hosts.as_bytes()), ("hostname", hostname.as_bytes()), ("resolv.conf", resolv)] {
+    for (file, text) in [
+        ("hosts", hosts.as_bytes()),
+        ("hostname", hostname.as_bytes()),
+        ("resolv.conf", resolv),
+    ] {
         let path = Path::new("/etc").join(file);
         let _ = fs::remove_file(&path);
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;

@@ -36,20 +36,54 @@ const SYSCTLS: &[(&str, &str)] = &[
 /// Starts the process that holds the management network's namespace.
 pub(crate) fn mgmt(lab_dir: &Path) -> Result<ProcessId, LabError> {
     let sysctls = BTreeMap::from([
-        ("net.ipv6.conf.all.accept_dad".into(), Sysctl { value: "0".into(), required: false }),
-        ("net.ipv6.conf.default.accept_dad".into(), Sysctl { value: "0".into(), required: false }),
+        (
+            "net.ipv6.conf.all.accept_dad".into(),
+            Sysctl {
+                value: "0".into(),
+                required: false,
+            },
+        ),
+        (
+            "net.ipv6.conf.default.accept_dad".into(),
+            Sysctl {
+                value: "0".into(),
+                required: false,
+            },
+        ),
     ]);
-    start(lab_dir, MGMT, &InitSpec { hostname: "mgmt".into(), root: None, sysctls })
+    start(
+        lab_dir,
+        MGMT,
+        &InitSpec {
+            hostname: "mgmt".into(),
+            root: None,
+            sysctls,
+        },
+    )
 }
 
 /// Starts the first process of `node` and returns once the node's root is ready.
 pub(crate) fn node(plan: &Plan, node: &NodePlan, lab_dir: &Path) -> Result<ProcessId, LabError> {
     let mut sysctls: BTreeMap<String, Sysctl> = SYSCTLS
         .iter()
-        .map(|(key, value)| ((*key).to_owned(), Sysctl { value: (*value).to_owned(), required: false }))
+        .map(|(key, value)| {
+            (
+                (*key).to_owned(),
+                Sysctl {
+                    value: (*value).to_owned(),
+                    required: false,
+                },
+            )
+        })
         .collect();
     for (key, value) in &node.sysctls {
-        sysctls.insert(key.clone(), Sysctl { value: value.clone(), required: true });
+        sysctls.insert(
+            key.clone(),
+            Sysctl {
+                value: value.clone(),
+                required: true,
+            },
+        );
     }
     let node_dir = node_dir(lab_dir, &node.name);
     let root = (node.kind == NodeKind::Linux).then(|| RootSpec {
@@ -61,10 +95,21 @@ pub(crate) fn node(plan: &Plan, node: &NodePlan, lab_dir: &Path) -> Result<Proce
     let prepare = || {
         fs::create_dir_all(node_dir.join(".root"))?;
         // A bind of the node's own directory may name what does not exist yet.
-        node.binds.iter().filter(|b| b.source.starts_with(lab_dir) && !b.source.exists()).try_for_each(make_source)
+        node.binds
+            .iter()
+            .filter(|b| b.source.starts_with(lab_dir) && !b.source.exists())
+            .try_for_each(make_source)
     };
     prepare().map_err(|e| LabError::io(format!("preparing node {}", node.name), e))?;
-    start(lab_dir, &node.name, &InitSpec { hostname: node.name.clone(), root, sysctls })
+    start(
+        lab_dir,
+        &node.name,
+        &InitSpec {
+            hostname: node.name.clone(),
+            root,
+            sysctls,
+        },
+    )
 }
 
 /// The directory of a node on the host.
@@ -78,8 +123,11 @@ fn make_source(bind: &Bind) -> std::io::Result<()> {
 
 /// What nodes share with the host: the lab's directory and this project's programs.
 fn shared_dirs(lab_dir: &Path) -> Vec<PathBuf> {
-    let mut dirs: Vec<PathBuf> =
-        program_dirs().into_iter().filter(|d| d.is_dir()).filter_map(|d| d.canonicalize().ok()).collect();
+    let mut dirs: Vec<PathBuf> = program_dirs()
+        .into_iter()
+        .filter(|d| d.is_dir())
+        .filter_map(|d| d.canonicalize().ok())
+        .collect();
     dirs.push(lab_dir.to_owned());
     dirs.sort();
     dirs.dedup();
@@ -92,7 +140,11 @@ fn hosts(plan: &Plan) -> String {
     );
     for node in &plan.nodes {
         if let Some((v4, v6)) = node.mgmt {
-            let names = if node.long_name == node.name { node.name.clone() } else { format!("{} {}", node.name, node.long_name) };
+            let names = if node.long_name == node.name {
+                node.name.clone()
+            } else {
+                format!("{} {}", node.name, node.long_name)
+            };
             text.push_str(&format!("{v4} {names}\n{v6} {names}\n"));
         }
     }
@@ -107,7 +159,11 @@ fn start(lab_dir: &Path, name: &str, spec: &InitSpec) -> Result<ProcessId, LabEr
     let log = File::create(lab_dir.join("log").join(format!("{name}.init.log"))).map_err(failed)?;
     let mut command = Command::new(program);
     command.arg(SUBCOMMAND).arg(lab_dir).arg(name).current_dir("/");
-    command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+    command
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log);
     let fresh = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWUTS

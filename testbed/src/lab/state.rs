@@ -74,9 +74,14 @@ pub fn labs_dir() -> PathBuf {
 
 /// Names of the labs that have a directory.
 pub fn lab_names(labs: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(labs) else { return Vec::new() };
-    let mut names: Vec<String> =
-        entries.flatten().filter(|e| e.path().is_dir()).filter_map(|e| e.file_name().into_string().ok()).collect();
+    let Ok(entries) = fs::read_dir(labs) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|e| e.path().is_dir())
+        .filter_map(|e| e.file_name().into_string().ok())
+        .collect();
     names.sort();
     names
 }

@@ -20,8 +20,17 @@ pub(crate) fn read(yaml: Option<&Yaml>, nodes: &[NodePlan], names: &[&str], find
         findings.fault(yaml.mark, "topology.links", format!("is {}; write a list", yaml.kind()));
         return Vec::new();
     };
-    let mut reader = Reader { nodes, names, used: BTreeMap::new(), findings };
-    items.iter().enumerate().filter_map(|(i, item)| reader.link(item, &format!("topology.links[{i}]"))).collect()
+    let mut reader = Reader {
+        nodes,
+        names,
+        used: BTreeMap::new(),
+        findings,
+    };
+    items
+        .iter()
+        .enumerate()
+        .filter_map(|(i, item)| reader.link(item, &format!("topology.links[{i}]")))
+        .collect()
 }
 
 struct Reader<'a> {
@@ -34,7 +43,12 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn link(&mut self, yaml: &Yaml, path: &str) -> Option<LinkPlan> {
-        known_keys(yaml, path, &["type", "endpoints", "mtu", "labels", "vars"], self.findings);
+        known_keys(
+            yaml,
+            path,
+            &["type", "endpoints", "mtu", "labels", "vars"],
+            self.findings,
+        );
         if let Some(kind) = yaml.get("type")
             && kind.text().as_deref() != Some("veth")
         {
@@ -45,13 +59,15 @@ impl Reader<'_> {
                 }
                 _ => "is refused; use type veth between two nodes",
             };
-            self.findings.fault(kind.mark, format!("{path}.type"), format!("{name:?} {why}"));
+            self.findings
+                .fault(kind.mark, format!("{path}.type"), format!("{name:?} {why}"));
             return None;
         }
         let mtu = mtu(yaml, path, self.findings);
         let field = format!("{path}.endpoints");
         let Some(endpoints) = yaml.get("endpoints") else {
-            self.findings.fault(yaml.mark, field, "missing; write endpoints: [\"a:eth1\", \"b:eth1\"]");
+            self.findings
+                .fault(yaml.mark, field, "missing; write endpoints: [\"a:eth1\", \"b:eth1\"]");
             return None;
         };
         let ends: Vec<Option<End>> = endpoints
@@ -64,7 +80,11 @@ impl Reader<'_> {
             Ok([Some(a), Some(b)]) => Some(LinkPlan { ends: [a, b], mtu }),
             Ok(_) => None,
             Err(ends) => {
-                self.findings.fault(endpoints.mark, field, format!("a link has two ends, this one {}", ends.len()));
+                self.findings.fault(
+                    endpoints.mark,
+                    field,
+                    format!("a link has two ends, this one {}", ends.len()),
+                );
                 None
             }
         }
@@ -82,10 +102,18 @@ impl Reader<'_> {
             );
         } else if !self.names.contains(&node.as_str()) {
             let names = self.names.join(", ");
-            self.findings.fault(mark, field, format!("no node {node:?} in topology.nodes; nodes: {names}"));
+            self.findings.fault(
+                mark,
+                field,
+                format!("no node {node:?} in topology.nodes; nodes: {names}"),
+            );
         }
         if let Some(why) = unusable_name(interface) {
-            self.findings.fault(mark, field, format!("interface {interface:?} {why}; use one such as eth1"));
+            self.findings.fault(
+                mark,
+                field,
+                format!("interface {interface:?} {why}; use one such as eth1"),
+            );
         }
         if interface == "eth0" && found.is_some_and(|n| n.mgmt.is_some()) {
             self.findings.fault(
@@ -107,19 +135,29 @@ impl Reader<'_> {
 
 fn unusable_name(interface: &str) -> Option<String> {
     if interface.len() > MAX_NAME {
-        return Some(format!("has {} characters and the kernel takes {MAX_NAME}", interface.len()));
+        return Some(format!(
+            "has {} characters and the kernel takes {MAX_NAME}",
+            interface.len()
+        ));
     }
-    let bad = interface.is_empty() || interface.contains(['/', ' ', '\t', ':']) || [".", "..", "lo"].contains(&interface);
+    let bad =
+        interface.is_empty() || interface.contains(['/', ' ', '\t', ':']) || [".", "..", "lo"].contains(&interface);
     bad.then(|| "cannot be an end of a link".to_owned())
 }
 
 fn mtu(yaml: &Yaml, path: &str, findings: &mut Findings) -> u32 {
-    let Some(value) = yaml.get("mtu") else { return DEFAULT_MTU };
+    let Some(value) = yaml.get("mtu") else {
+        return DEFAULT_MTU;
+    };
     let text = value.text().unwrap_or_default();
     match text.parse() {
         Ok(mtu @ 68..=65535) => mtu,
         _ => {
-            findings.fault(value.mark, format!("{path}.mtu"), format!("{text:?} is not an MTU; use 68 to 65535"));
+            findings.fault(
+                value.mark,
+                format!("{path}.mtu"),
+                format!("{text:?} is not an MTU; use 68 to 65535"),
+            );
             DEFAULT_MTU
         }
     }
@@ -129,13 +167,23 @@ fn mtu(yaml: &Yaml, path: &str, findings: &mut Findings) -> u32 {
 fn endpoint(yaml: &Yaml, field: &str, findings: &mut Findings) -> Option<End> {
     if let Some(text) = yaml.text() {
         let Some((node, interface)) = text.split_once(':') else {
-            findings.fault(yaml.mark, field, format!("{text:?} is not an end of a link; write node:interface"));
+            findings.fault(
+                yaml.mark,
+                field,
+                format!("{text:?} is not an end of a link; write node:interface"),
+            );
             return None;
         };
-        return Some(End { node: node.to_owned(), interface: interface.to_owned() });
+        return Some(End {
+            node: node.to_owned(),
+            interface: interface.to_owned(),
+        });
     }
     known_keys(yaml, field, &["node", "interface"], findings);
-    match (yaml.get("node").and_then(Yaml::text), yaml.get("interface").and_then(Yaml::text)) {
+    match (
+        yaml.get("node").and_then(Yaml::text),
+        yaml.get("interface").and_then(Yaml::text),
+    ) {
         (Some(node), Some(interface)) => Some(End { node, interface }),
         _ => {
             findings.fault(yaml.mark, field, "an end of a link needs node and interface");

@@ -18,10 +18,21 @@ const MGMT_BRIDGE: &str = "mgmt";
 pub(crate) fn links(plan: &Plan, mgmt: ProcessId, processes: &[ProcessId]) -> Result<(), LabError> {
     let mut batch = Batch::default();
     let network = &plan.mgmt;
-    batch.add(format!("link add {MGMT_BRIDGE} mtu {} type bridge forward_delay 0", network.mtu));
-    batch.add(format!("address add {}/{} dev {MGMT_BRIDGE}", network.ipv4_gw, network.ipv4.prefix()));
+    batch.add(format!(
+        "link add {MGMT_BRIDGE} mtu {} type bridge forward_delay 0",
+        network.mtu
+    ));
+    batch.add(format!(
+        "address add {}/{} dev {MGMT_BRIDGE}",
+        network.ipv4_gw,
+        network.ipv4.prefix()
+    ));
     if ipv6() {
-        batch.add(format!("address add {}/{} dev {MGMT_BRIDGE} nodad", network.ipv6_gw, network.ipv6.prefix()));
+        batch.add(format!(
+            "address add {}/{} dev {MGMT_BRIDGE} nodad",
+            network.ipv6_gw,
+            network.ipv6.prefix()
+        ));
     }
     batch.add(format!("link set {MGMT_BRIDGE} up"));
     batch.add("link set lo up".into());
@@ -38,7 +49,9 @@ pub(crate) fn links(plan: &Plan, mgmt: ProcessId, processes: &[ProcessId]) -> Re
     let pid = |name: &str| plan.nodes.iter().position(|n| n.name == name).map(|i| processes[i].pid);
     for link in &plan.links {
         let [a, b] = &link.ends;
-        let (Some(pid_a), Some(pid_b)) = (pid(&a.node), pid(&b.node)) else { continue };
+        let (Some(pid_a), Some(pid_b)) = (pid(&a.node), pid(&b.node)) else {
+            continue;
+        };
         batch.add(format!(
             "link add name {} netns {pid_a} mtu {mtu} type veth peer name {} netns {pid_b} mtu {mtu}",
             a.interface,
@@ -54,13 +67,20 @@ pub(crate) fn node(plan: &Plan, node: &NodePlan, process: ProcessId) -> Result<(
     let mut batch = Batch::default();
     batch.add("link set lo up".into());
     if node.kind == NodeKind::Bridge {
-        batch.add(format!("link add {} type bridge forward_delay 0", segment_name(&node.name)));
+        batch.add(format!(
+            "link add {} type bridge forward_delay 0",
+            segment_name(&node.name)
+        ));
         batch.add(format!("link set {} up", segment_name(&node.name)));
     }
     let ends = plan.links.iter().flat_map(|l| &l.ends).filter(|e| e.node == node.name);
     for end in ends {
         if node.kind == NodeKind::Bridge {
-            batch.add(format!("link set {} master {}", end.interface, segment_name(&node.name)));
+            batch.add(format!(
+                "link set {} master {}",
+                end.interface,
+                segment_name(&node.name)
+            ));
         }
         batch.add(format!("link set {} up", end.interface));
     }
@@ -101,7 +121,11 @@ impl Batch {
         let failed = |e| LabError::io(what.to_owned(), e);
         let target = Target::of(process.pid, &[Kind::Net]).map_err(failed)?;
         let mut command = Command::new("ip");
-        command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .args(["-batch", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = spawn_in(&target, CloneFlags::empty(), &mut command).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => LabError::step(what, "`ip` is not installed: apt-get install iproute2"),
             _ => failed(e),
@@ -119,6 +143,9 @@ impl Batch {
             .and_then(|(_, n)| n.trim().parse::<usize>().ok())
             .and_then(|n| self.0.get(n - 1))
             .map_or("", String::as_str);
-        Err(LabError::step(what, format!("`ip {line}` says: {}", told.lines().next().unwrap_or_default())))
+        Err(LabError::step(
+            what,
+            format!("`ip {line}` says: {}", told.lines().next().unwrap_or_default()),
+        ))
     }
 }

@@ -38,7 +38,9 @@ pub(crate) struct Key {
 
 /// Reads one document. The error is the parser's own words, which carry line and column.
 pub(crate) fn parse(text: &str) -> Result<Yaml, String> {
-    serde_saphyr::from_str::<Spanned<Value>>(text).map(Yaml::from).map_err(|e| e.to_string())
+    serde_saphyr::from_str::<Spanned<Value>>(text)
+        .map(Yaml::from)
+        .map_err(|e| e.to_string())
 }
 
 impl Yaml {
@@ -88,7 +90,10 @@ impl Yaml {
 impl From<Spanned<Value>> for Yaml {
     fn from(spanned: Spanned<Value>) -> Self {
         Yaml {
-            mark: Mark { line: spanned.referenced.line(), column: spanned.referenced.column() },
+            mark: Mark {
+                line: spanned.referenced.line(),
+                column: spanned.referenced.column(),
+            },
             value: spanned.value,
         }
     }
@@ -152,7 +157,10 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some((key, value)) = access.next_entry::<Spanned<String>, Spanned<Value>>()? {
-            let mark = Mark { line: key.referenced.line(), column: key.referenced.column() };
+            let mark = Mark {
+                line: key.referenced.line(),
+                column: key.referenced.column(),
+            };
             entries.push((Key { mark, name: key.value }, value.into()));
         }
         Ok(Value::Map(entries))
@@ -166,7 +174,11 @@ mod tests {
     #[test]
     fn values_know_their_place() {
         let doc = parse("name: x\ntopology:\n  nodes:\n    a: {kind: linux}\n    b:\n").unwrap();
-        let kind = doc.get("topology").and_then(|t| t.get("nodes")).and_then(|n| n.get("a")).unwrap();
+        let kind = doc
+            .get("topology")
+            .and_then(|t| t.get("nodes"))
+            .and_then(|n| n.get("a"))
+            .unwrap();
         assert_eq!(kind.get("kind").unwrap().mark, Mark { line: 4, column: 15 });
         assert_eq!(kind.get("kind").unwrap().text().unwrap(), "linux");
         let nodes = doc.get("topology").unwrap().get("nodes").unwrap().entries().unwrap();

@@ -2,7 +2,8 @@
 
 use super::harness::TestLab;
 
-const HEAD: &str = "name: faulty\ntopology:\n  defaults: {kind: linux, image: alpine}\n  nodes:\n    a: {}\n    b: {}\n";
+const HEAD: &str =
+    "name: faulty\ntopology:\n  defaults: {kind: linux, image: alpine}\n  nodes:\n    a: {}\n    b: {}\n";
 
 /// What `margay-lab deploy` says about the file, without the program's and the file's name.
 fn told(text: &str) -> Vec<String> {
@@ -11,7 +12,10 @@ fn told(text: &str) -> Vec<String> {
     let error = lab.fails(&["deploy", "-t", &lab.file]);
     assert!(!lab.labs.exists(), "a faulty file must leave nothing");
     let error = error.strip_prefix("margay-lab: ").unwrap();
-    error.lines().map(|l| l.strip_prefix(lab.file.as_str()).unwrap_or(l).to_owned()).collect()
+    error
+        .lines()
+        .map(|l| l.strip_prefix(lab.file.as_str()).unwrap_or(l).to_owned())
+        .collect()
 }
 
 #[rstest::rstest]
@@ -49,7 +53,10 @@ fn told(text: &str) -> Vec<String> {
     "name: x\ntopology: {nodes: {a: {kind: linux, image: alpine, mgmt-ipv4: 10.0.0.1}}}\n",
     ":2:63: topology.nodes.a.mgmt-ipv4: 10.0.0.1 is not a host of 172.20.20.0/24; choose one, or change mgmt"
 )]
-#[case::no_name("topology: {nodes: {a: {kind: linux, image: alpine}}}\n", ":1:1: name: missing; every lab needs a name of its own")]
+#[case::no_name(
+    "topology: {nodes: {a: {kind: linux, image: alpine}}}\n",
+    ":1:1: name: missing; every lab needs a name of its own"
+)]
 fn one_fault_is_one_message(#[case] text: &str, #[case] want: &str) {
     assert_eq!(told(text), [want]);
 }
@@ -72,7 +79,10 @@ fn one_fault_is_one_message(#[case] text: &str, #[case] want: &str) {
     "[{endpoints: ['a:eth0', 'b:eth1']}]",
     ":8:24: topology.links[0].endpoints: eth0 of a is its management interface; use eth1, or give the node network-mode: none"
 )]
-#[case::one_end("[{endpoints: ['a:eth1']}]", ":8:23: topology.links[0].endpoints: a link has two ends, this one 1")]
+#[case::one_end(
+    "[{endpoints: ['a:eth1']}]",
+    ":8:23: topology.links[0].endpoints: a link has two ends, this one 1"
+)]
 #[case::host(
     "[{endpoints: ['a:eth1', 'host:eth1']}]",
     ":8:34: topology.links[0].endpoints: \"host\" is refused: a lab here never touches the host's own network; link two nodes"
@@ -89,7 +99,12 @@ fn all_faults_are_told_together_in_the_order_of_the_file() {
     let fields: Vec<&str> = told.iter().map(|l| l.split(": ").nth(1).unwrap()).collect();
     assert_eq!(
         fields,
-        ["mgmt.mtu", "topology.nodes.a.image", "topology.nodes.b.kind", "topology.links[0].endpoints"],
+        [
+            "mgmt.mtu",
+            "topology.nodes.a.image",
+            "topology.nodes.b.kind",
+            "topology.links[0].endpoints"
+        ],
         "{told:#?}"
     );
 }

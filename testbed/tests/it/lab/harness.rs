@@ -8,40 +8,51 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Whether this test can run; in CI it must.
-pub fn needs_root(test: &str, programs: &[&str]) -> bool {
+pub(super) fn needs_root(test: &str, programs: &[&str]) -> bool {
     let missing = programs.iter().find(|p| !Path::new(p).exists());
     let why = match (nix::unistd::geteuid().is_root(), missing) {
         (true, None) => return true,
         (false, _) => "root".to_owned(),
         (true, Some(program)) => (*program).to_owned(),
     };
-    assert!(std::env::var_os("CI").is_none(), "{test} needs {why}, and CI must not skip it");
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{test} needs {why}, and CI must not skip it"
+    );
     println!("SKIPPED {test}: needs {why}");
     false
 }
 
 /// The committed topology.
-pub fn two_racks() -> PathBuf {
+pub(super) fn two_racks() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies/two-racks.clab.yml")
 }
 
 /// Runs `margay-lab` with a labs' directory of its own; destroys its lab when dropped.
-pub struct TestLab {
-    pub dir: TempDir,
-    pub labs: PathBuf,
-    pub file: String,
-    pub destroyed: bool,
+pub(super) struct TestLab {
+    pub(super) dir: TempDir,
+    pub(super) labs: PathBuf,
+    pub(super) file: String,
+    pub(super) destroyed: bool,
 }
 
 impl TestLab {
-    pub fn new(name: &str, file: PathBuf) -> TestLab {
-        let dir = tempfile::Builder::new().prefix(&format!("margay-lab-{name}-")).tempdir().unwrap();
+    pub(super) fn new(name: &str, file: PathBuf) -> TestLab {
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("margay-lab-{name}-"))
+            .tempdir()
+            .unwrap();
         let labs = dir.path().canonicalize().unwrap().join("labs");
-        TestLab { labs, file: file.to_str().unwrap().to_owned(), dir, destroyed: false }
+        TestLab {
+            labs,
+            file: file.to_str().unwrap().to_owned(),
+            dir,
+            destroyed: false,
+        }
     }
 
     /// A lab whose topology file has this text.
-    pub fn of_text(name: &str, text: &str) -> TestLab {
+    pub(super) fn of_text(name: &str, text: &str) -> TestLab {
         let mut lab = Self::new(name, PathBuf::new());
         let file = lab.dir.path().join(format!("{name}.clab.yml"));
         std::fs::write(&file, text).unwrap();
@@ -49,58 +60,75 @@ impl TestLab {
         lab
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(super) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_margay-lab"));
-        command.args(args).env("MARGAY_LAB_DIR", &self.labs).env_remove("KUBECONFIG").stdin(Stdio::null());
+        command
+            .args(args)
+            .env("MARGAY_LAB_DIR", &self.labs)
+            .env_remove("KUBECONFIG")
+            .stdin(Stdio::null());
         command
     }
 
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(super) fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// Standard output of what must succeed.
     #[track_caller]
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub(super) fn ok(&self, args: &[&str]) -> String {
         let out = self.run(args);
-        assert!(out.status.success(), "margay-lab {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "margay-lab {}: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&out.stderr)
+        );
         String::from_utf8(out.stdout).unwrap()
     }
 
     /// Standard error of what must fail.
     #[track_caller]
-    pub fn fails(&self, args: &[&str]) -> String {
+    pub(super) fn fails(&self, args: &[&str]) -> String {
         let out = self.run(args);
         assert!(!out.status.success(), "margay-lab {} must fail", args.join(" "));
         String::from_utf8(out.stderr).unwrap()
     }
 
     /// Output of a command in a node.
-    pub fn run_in(&self, node: &str, words: &[&str]) -> Result<String, String> {
+    pub(super) fn run_in(&self, node: &str, words: &[&str]) -> Result<String, String> {
         let out = self.run(&[&["exec", "-t", &self.file, node, "--"], words].concat());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stdout) + &text(&out.stderr)) }
+        if out.status.success() {
+            Ok(text(&out.stdout))
+        } else {
+            Err(text(&out.stdout) + &text(&out.stderr))
+        }
     }
 
     /// A command in a node that runs on; killed with the returned guard.
-    pub fn spawn_in(&self, node: &str, words: &[&str]) -> Running {
+    pub(super) fn spawn_in(&self, node: &str, words: &[&str]) -> Running {
         let mut command = self.command(&[&["exec", "-t", &self.file, node, "--"], words].concat());
         Running(command.stdout(Stdio::null()).spawn().unwrap())
     }
 
-    pub fn destroy(&mut self) {
+    pub(super) fn destroy(&mut self) {
         self.ok(&["destroy", "-t", &self.file]);
         self.destroyed = true;
     }
 
     /// Processes that name the labs' directory: `margay-lab`'s own.
-    pub fn processes(&self) -> Vec<String> {
+    pub(super) fn processes(&self) -> Vec<String> {
         let labs = self.labs.to_str().unwrap();
-        processes().into_iter().map(|(_, line)| line).filter(|line| line.contains(labs)).collect()
+        processes()
+            .into_iter()
+            .map(|(_, line)| line)
+            .filter(|line| line.contains(labs))
+            .collect()
     }
 
     /// Namespaces of the lab's first processes.
-    pub fn namespaces(&self) -> BTreeSet<String> {
+    pub(super) fn namespaces(&self) -> BTreeSet<String> {
         let labs = self.labs.to_str().unwrap();
         let own: BTreeSet<String> = namespaces_of("self").collect();
         let lab: BTreeSet<String> = processes()
@@ -120,7 +148,7 @@ impl Drop for TestLab {
     }
 }
 
-pub struct Running(Child);
+pub(super) struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -130,29 +158,41 @@ impl Drop for Running {
 }
 
 /// Every namespace that any process is in.
-pub fn all_namespaces() -> BTreeSet<String> {
-    processes().into_iter().flat_map(|(pid, _)| namespaces_of(&pid).collect::<Vec<_>>()).collect()
+pub(super) fn all_namespaces() -> BTreeSet<String> {
+    processes()
+        .into_iter()
+        .flat_map(|(pid, _)| namespaces_of(&pid).collect::<Vec<_>>())
+        .collect()
 }
 
 fn namespaces_of(pid: &str) -> impl Iterator<Item = String> + use<> {
     let pid = pid.to_owned();
     ["net", "mnt", "pid", "uts", "ipc"].into_iter().filter_map(move |kind| {
-        Some(std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()?.to_str()?.to_owned())
+        Some(
+            std::fs::read_link(format!("/proc/{pid}/ns/{kind}"))
+                .ok()?
+                .to_str()?
+                .to_owned(),
+        )
     })
 }
 
 fn processes() -> Vec<(String, String)> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let pids = entries
+        .filter_map(|e| e.file_name().into_string().ok())
+        .filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
     pids.filter_map(|pid| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok().filter(|l| !l.is_empty())?;
+        let line = std::fs::read(format!("/proc/{pid}/cmdline"))
+            .ok()
+            .filter(|l| !l.is_empty())?;
         Some((pid, String::from_utf8_lossy(&line).replace('\0', " ")))
     })
     .collect()
 }
 
 /// Links, addresses, routes, rules and mounts of the host.
-pub fn snapshot() -> Vec<(String, String)> {
+pub(super) fn snapshot() -> Vec<(String, String)> {
     let commands = [
         "ip -o link | sed 's/ qlen.*//'",
         "ip -o address | sed 's/valid_lft.*//'",
@@ -174,7 +214,7 @@ pub fn snapshot() -> Vec<(String, String)> {
 
 /// Tries until it works; panics with the last objection after `limit`.
 #[track_caller]
-pub fn wait<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+pub(super) fn wait<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let begun = Instant::now();
     loop {
         match attempt() {

@@ -60,11 +60,23 @@ struct PodLab {
 }
 
 impl PodLab {
+    /// With an API server of its own.
     fn up() -> PodLab {
-        let lab = TestLab::of_text("pods", TOPOLOGY);
+        let mut this = Self::deployed("pods", TOPOLOGY);
+        this.cluster_up();
+        this.kubeconfig = this.inspected_kubeconfig();
+        this
+    }
+
+    /// Without a cluster yet.
+    fn deployed(name: &str, topology: &str) -> PodLab {
+        let lab = TestLab::of_text(name, topology);
         let bin = lab.dir.path().join("bin");
         fs::create_dir(&bin).unwrap();
-        for (name, target) in [("margay-lab", env!("CARGO_BIN_EXE_margay-lab")), ("margay-agnhost", env!("CARGO_BIN_EXE_margay-agnhost"))] {
+        for (name, target) in [
+            ("margay-lab", env!("CARGO_BIN_EXE_margay-lab")),
+            ("margay-agnhost", env!("CARGO_BIN_EXE_margay-agnhost")),
+        ] {
             fs::copy(target, bin.join(name)).unwrap();
         }
         script(&bin.join("margay-cni"), PLUGIN);
@@ -77,17 +89,30 @@ impl PodLab {
                    names: {plural: things, singular: thing, kind: Thing}\n  versions:\n    - name: v1\n      served: true\n      \
                    storage: true\n      schema: {openAPIV3Schema: {type: object}}\n";
         fs::write(crds.join("thing.yaml"), crd).unwrap();
-        let mut this = PodLab { lab, kubeconfig: String::new() };
+        let this = PodLab {
+            lab,
+            kubeconfig: String::new(),
+        };
         this.run(&["deploy", "-t", &this.lab.file]);
-        this.cluster_up();
-        let inspected: Value = serde_json::from_str(&this.run(&["inspect", "-t", &this.lab.file, "-o", "json"])).unwrap();
-        this.kubeconfig = inspected["kubeconfig"].as_str().unwrap().to_owned();
         this
+    }
+
+    fn inspected_kubeconfig(&self) -> String {
+        let inspected = self.run(&["inspect", "-t", &self.lab.file, "-o", "json"]);
+        let inspected: Value = serde_json::from_str(&inspected).unwrap();
+        inspected["kubeconfig"].as_str().unwrap().to_owned()
     }
 
     fn cluster_up(&self) {
         let deploy = self.lab.dir.path().join("deploy");
-        self.run(&["cluster", "up", "-t", &self.lab.file, "--deploy", deploy.to_str().unwrap()]);
+        self.run(&[
+            "cluster",
+            "up",
+            "-t",
+            &self.lab.file,
+            "--deploy",
+            deploy.to_str().unwrap(),
+        ]);
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -98,14 +123,26 @@ impl PodLab {
 
     fn run(&self, args: &[&str]) -> String {
         let out = self.command(args).output().unwrap();
-        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
         String::from_utf8(out.stdout).unwrap()
     }
 
     fn kubectl(&self, args: &[&str]) -> Result<String, String> {
-        let out = Command::new("kubectl").args(args).env("KUBECONFIG", &self.kubeconfig).output().unwrap();
+        let out = Command::new("kubectl")
+            .args(args)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .output()
+            .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
+        if out.status.success() {
+            Ok(text(&out.stdout))
+        } else {
+            Err(text(&out.stderr))
+        }
     }
 
     fn apply(&self, manifest: &str) {
@@ -119,13 +156,17 @@ impl PodLab {
     }
 
     fn wait_ready(&self, name: &str) {
-        self.kubectl(&["wait", "pod", name, "--for=condition=Ready", "--timeout=30s"]).unwrap();
+        self.kubectl(&["wait", "pod", name, "--for=condition=Ready", "--timeout=30s"])
+            .unwrap();
     }
 
     /// Pids of `margay-lab kubelet` on the host.
     fn kubelets(&self) -> Vec<String> {
         let labs = self.lab.labs.to_str().unwrap().to_owned();
-        let entries = fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().into_string().ok());
+        let entries = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok());
         entries
             .filter(|pid| {
                 let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -185,24 +226,40 @@ fn a_pod_lives_as_its_object_says() {
     assert_eq!(probe.matches("\"seen\":\"127.0.0.1\"").count(), 2, "{probe}");
     let seen = pods.run(&[&both[..], &["sh", "-c", "hostname; ps ax | grep -c '[n]etexec'"]].concat());
     assert_eq!(seen, "web\n1\n");
-    let code = pods.command(&[&both[..], &["sh", "-c", "exit 9"]].concat()).status().unwrap().code();
+    let code = pods
+        .command(&[&both[..], &["sh", "-c", "exit 9"]].concat())
+        .status()
+        .unwrap()
+        .code();
     assert_eq!(code, Some(9));
 
     wait("the strange image is named", LIMIT, || {
         let pod = pods.pod("strange");
         let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
         let told = waiting["message"].as_str().unwrap_or_default().contains("\"nginx:1\"");
-        if told && waiting["reason"] == "ImagePullBackOff" { Ok(()) } else { Err(pod["status"].to_string()) }
+        if told && waiting["reason"] == "ImagePullBackOff" {
+            Ok(())
+        } else {
+            Err(pod["status"].to_string())
+        }
     });
     wait("the pod that never restarts has failed", LIMIT, || {
         let pod = pods.pod("once");
         let code = &pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"];
-        if pod["status"]["phase"] == "Failed" && *code == 3 { Ok(()) } else { Err(pod["status"].to_string()) }
+        if pod["status"]["phase"] == "Failed" && *code == 3 {
+            Ok(())
+        } else {
+            Err(pod["status"].to_string())
+        }
     });
     wait("the container that keeps failing is held back", LIMIT, || {
         let pod = pods.pod("crash");
         let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"];
-        if *waiting == "CrashLoopBackOff" { Ok(()) } else { Err(pod["status"].to_string()) }
+        if *waiting == "CrashLoopBackOff" {
+            Ok(())
+        } else {
+            Err(pod["status"].to_string())
+        }
     });
     assert_eq!(pods.pod("host")["status"]["podIP"], "10.7.0.1");
 
@@ -211,43 +268,149 @@ fn a_pod_lives_as_its_object_says() {
     for pid in pods.kubelets() {
         assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
     }
-    wait("the runner is gone", LIMIT, || if pods.kubelets().is_empty() { Ok(()) } else { Err("alive".into()) });
+    wait("the runner is gone", LIMIT, || {
+        if pods.kubelets().is_empty() {
+            Ok(())
+        } else {
+            Err("alive".into())
+        }
+    });
     pods.run(&[&both[..], &[agnhost_bin, "connect", "127.0.0.1:80"]].concat());
     // An object that goes while nobody looks is ended by the next runner.
-    pods.kubectl(&["delete", "pod", "once", "--grace-period=0", "--force"]).unwrap();
+    pods.kubectl(&["delete", "pod", "once", "--grace-period=0", "--force"])
+        .unwrap();
     pods.cluster_up();
     pods.wait_ready("web");
-    assert_eq!(pods.pod("web")["status"]["containerStatuses"], before, "adopted, not restarted");
-    let deleted = || pods.run(&["exec", "-t", &pods.lab.file, "n1", "--", "sh", "-c", "cat /run/deleted 2>/dev/null | wc -l"]);
-    wait("the deleted pod's network is taken away", LIMIT, || if deleted().trim() == "1" { Ok(()) } else { Err(deleted()) });
+    assert_eq!(
+        pods.pod("web")["status"]["containerStatuses"],
+        before,
+        "adopted, not restarted"
+    );
+    let deleted = || {
+        pods.run(&[
+            "exec",
+            "-t",
+            &pods.lab.file,
+            "n1",
+            "--",
+            "sh",
+            "-c",
+            "cat /run/deleted 2>/dev/null | wc -l",
+        ])
+    };
+    wait("the deleted pod's network is taken away", LIMIT, || {
+        if deleted().trim() == "1" {
+            Ok(())
+        } else {
+            Err(deleted())
+        }
+    });
 
     // Deletion ends processes, network and object, in that order; a killed process comes back.
-    let kill = ["exec", "-t", &pods.lab.file, "--pod", "default/web", "-c", "c", "--", "sh", "-c", "kill -9 2"];
+    let kill = [
+        "exec",
+        "-t",
+        &pods.lab.file,
+        "--pod",
+        "default/web",
+        "-c",
+        "c",
+        "--",
+        "sh",
+        "-c",
+        "kill -9 2",
+    ];
     // The container's end takes the command that brought it about along.
     pods.command(&kill).status().unwrap();
     wait("the container is restarted", LIMIT, || {
         let status = pods.pod("web")["status"].clone();
-        let again = status["containerStatuses"][0]["restartCount"] == 1 && status["containerStatuses"][0]["ready"] == true;
+        let again =
+            status["containerStatuses"][0]["restartCount"] == 1 && status["containerStatuses"][0]["ready"] == true;
         if again { Ok(()) } else { Err(status.to_string()) }
     });
-    pods.kubectl(&["delete", "pod", "web", "strange", "host", "crash", "--timeout=30s"]).unwrap();
+    pods.kubectl(&["delete", "pod", "web", "strange", "host", "crash", "--timeout=30s"])
+        .unwrap();
     let links = pods.run(&["exec", "-t", &pods.lab.file, "n1", "--", "ip", "-o", "link"]);
     assert!(!links.contains("veth"), "{links}");
-    assert_eq!(pods.run(&["exec", "-t", &pods.lab.file, "n1", "--", "ls", "/run/netns"]), "");
-    assert!(fs::read_dir(pods.lab.labs.join("pods/nodes/n1/pods")).unwrap().next().is_none());
+    assert_eq!(
+        pods.run(&["exec", "-t", &pods.lab.file, "n1", "--", "ls", "/run/netns"]),
+        ""
+    );
+    assert!(
+        fs::read_dir(pods.lab.labs.join("pods/nodes/n1/pods"))
+            .unwrap()
+            .next()
+            .is_none()
+    );
 
     // A plugin that asks for patience is asked again.
     pods.run(&["exec", "-t", &pods.lab.file, "n1", "--", "touch", "/run/refuse"]);
     pods.apply(&agnhost("late", ""));
     wait("the refusal is told", LIMIT, || {
         let events = pods.kubectl(&["get", "events", "-o", "json"])?;
-        if events.contains("not yet: the test says so") { Ok(()) } else { Err(events) }
+        if events.contains("not yet: the test says so") {
+            Ok(())
+        } else {
+            Err(events)
+        }
     });
     pods.run(&["exec", "-t", &pods.lab.file, "n1", "--", "rm", "/run/refuse"]);
     pods.wait_ready("late");
 
     pods.run(&["cluster", "down", "-t", &pods.lab.file]);
     assert!(pods.kubelets().is_empty());
-    let left = pods.run(&["exec", "-t", &pods.lab.file, "n1", "--", "sh", "-c", "ps ax | grep -c '[n]etexec'; true"]);
+    let left = pods.run(&[
+        "exec",
+        "-t",
+        &pods.lab.file,
+        "n1",
+        "--",
+        "sh",
+        "-c",
+        "ps ax | grep -c '[n]etexec'; true",
+    ]);
     assert_eq!(left, "0\n");
+}
+
+/// With a kubeconfig given, the lab's nodes join that cluster through a relay; nothing of it is started here.
+#[test]
+fn a_given_api_server_is_used_unchanged() {
+    if !needs_root(
+        "a_given_api_server_is_used_unchanged",
+        &["/usr/bin/perl", "/usr/bin/nsenter"],
+    ) {
+        return;
+    }
+    let given = PodLab::up();
+    let topology = TOPOLOGY.replace("name: pods", "name: guest").replace("n1:", "guest1:");
+    let mut guest = PodLab::deployed("guest", &topology);
+    let deploy = guest.lab.dir.path().join("deploy");
+    let up = [
+        "cluster",
+        "up",
+        "-t",
+        &guest.lab.file,
+        "--deploy",
+        deploy.to_str().unwrap(),
+        "--kubeconfig",
+    ];
+    guest.run(&[&up[..], &[&given.kubeconfig]].concat());
+    guest.kubeconfig = guest.inspected_kubeconfig();
+    assert_eq!(guest.kubeconfig, given.kubeconfig);
+    let started: Vec<_> = guest
+        .lab
+        .processes()
+        .into_iter()
+        .filter(|line| line.contains("control-plane"))
+        .collect();
+    assert!(started.is_empty(), "{started:?}");
+    given.apply(&agnhost("abroad", "").replace("spec:\n", "spec:\n  nodeName: guest1\n"));
+    given.wait_ready("abroad");
+    assert_eq!(given.pod("abroad")["status"]["hostIP"], "10.7.0.1");
+    given.kubectl(&["delete", "pod", "abroad", "--timeout=30s"]).unwrap();
+    guest.lab.destroy();
+    assert!(guest.lab.processes().is_empty(), "{:?}", guest.lab.processes());
+    given
+        .kubectl(&["get", "node", "guest1"])
+        .expect("the given API server goes on");
 }
