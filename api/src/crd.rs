@@ -1,7 +1,7 @@
 //! The CRDs of `deploy/crds`, made from the types of [`crate::v3`].
 //!
 //! Each is the derived schema, made fit for structural schemas, plus `x-kubernetes-validations`: those that
-//! [`crate::support`] implies, and the rules of [`rules`] that belong to the API itself. Every rule keeps to the CEL
+//! [`crate::support`] implies, and those that belong to the API itself. Every rule keeps to the CEL
 //! libraries of Kubernetes 1.31 and later; strings and lists that a rule reads are bounded, so that its cost is.
 
 mod rules;

@@ -1,0 +1,383 @@
+//! Several nodes at once on a store that loses, delays, conflicts and lags, killed at any moment.
+//!
+//! Each seed is one deterministic run. After every poll of every node no address is given twice and no block has two
+//! owners; once all have recovered and the collector has run, nothing is leaked.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::executor::block_on;
+use futures::task::noop_waker;
+use margay_api::v3::{IPAMBlockSpec, IPAMHandleSpec};
+use margay_ipam::gc::Collector;
+use margay_ipam::store::memory::{Chaos, Memory};
+use margay_ipam::store::{Resource, Settings, Store, StoreError, Stored};
+use margay_ipam::{Allocator, Error};
+
+use crate::harness::{Random, check_always, check_settled, pool, request, settings};
+
+type Running = Pin<Box<dyn Future<Output = Outcome>>>;
+
+enum Outcome {
+    Assigned(String, Result<Vec<IpAddr>, Error>),
+    Released(String, Result<(), Error>),
+    Other(Result<(), Error>),
+}
+
+/// One node: its agent, what it believes it has, and what it does not know the fate of.
+struct Node {
+    name: String,
+    running: Option<Running>,
+    held: BTreeMap<String, Vec<IpAddr>>,
+    unsure: Vec<String>,
+    next: u32,
+    gone: bool,
+}
+
+struct World<S> {
+    random: Random,
+    memory: Memory,
+    store: S,
+    nodes: Vec<Node>,
+    controller: Option<Running>,
+    assigned: u64,
+    crashes: u64,
+}
+
+impl<S: Store + Clone + 'static> World<S> {
+    fn new(seed: u64, memory: Memory, store: S) -> Self {
+        let mut random = Random(seed);
+        let node = |n| Node {
+            name: format!("node{n}"),
+            running: None,
+            held: BTreeMap::new(),
+            unsure: Vec::new(),
+            next: 0,
+            gone: false,
+        };
+        let nodes = (0..2 + random.below(4)).map(node).collect();
+        Self {
+            random,
+            memory,
+            store,
+            nodes,
+            controller: None,
+            assigned: 0,
+            crashes: 0,
+        }
+    }
+
+    fn allocator(&self, node: &str) -> Allocator<S> {
+        Allocator::new(self.store.clone(), node)
+    }
+
+    fn held(&self) -> BTreeMap<IpAddr, String> {
+        let of_node = |node: &Node| node.held.clone().into_iter().collect::<Vec<_>>();
+        let all = self.nodes.iter().filter(|node| !node.gone).flat_map(of_node);
+        all.flat_map(|(handle, addresses)| addresses.into_iter().map(move |a| (a, handle.clone())))
+            .collect()
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let index = self.random.below(self.nodes.len() + 1);
+        if index == self.nodes.len() {
+            self.step_controller();
+        } else {
+            self.step_node(index)?;
+        }
+        check_always(&self.memory, &self.held())
+    }
+
+    fn step_node(&mut self, index: usize) -> Result<(), String> {
+        if self.nodes[index].gone {
+            return Ok(());
+        }
+        if self.nodes[index].running.is_none() {
+            self.start(index);
+        } else if self.random.chance(15) {
+            // Killed: whatever was in flight may have happened or not. The new agent mends what the old one left.
+            self.crashes += 1;
+            let allocator = self.allocator(&self.nodes[index].name);
+            self.nodes[index].running = Some(Box::pin(async move { Outcome::Other(allocator.recover().await) }));
+        }
+        let Some(outcome) = poll(&mut self.nodes[index].running) else {
+            return Ok(());
+        };
+        let node = &mut self.nodes[index];
+        match outcome {
+            Outcome::Assigned(handle, Ok(addresses)) => {
+                node.unsure.retain(|unsure| *unsure != handle);
+                node.held.insert(handle.clone(), addresses.clone());
+                self.assigned += addresses.len() as u64;
+                let twice = |other: &Node, address: &IpAddr| {
+                    other
+                        .held
+                        .iter()
+                        .any(|(h, list)| *h != handle && list.contains(address))
+                };
+                let alive = self.nodes.iter().filter(|node| !node.gone);
+                let found = alive
+                    .flat_map(|node| addresses.iter().map(move |a| (node, a)))
+                    .find(|(n, a)| twice(n, a));
+                if let Some((other, address)) = found {
+                    return Err(format!("{address} was given to {handle} while {} has it", other.name));
+                }
+            }
+            // An error that leaves nothing open means that nothing was assigned.
+            Outcome::Assigned(handle, Err(error)) if !matches!(error, Error::Store(_) | Error::Contention { .. }) => {
+                node.unsure.retain(|unsure| *unsure != handle);
+            }
+            Outcome::Released(handle, Ok(())) => node.unsure.retain(|unsure| *unsure != handle),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, index: usize) {
+        let allocator = self.allocator(&self.nodes[index].name);
+        let dice = self.random.below(100);
+        let (v4, v6) = [(1, 0), (1, 1), (0, 1), (3, 0), (2, 2)][self.random.below(5)];
+        let pick = self.random.next() as usize;
+        let node = &mut self.nodes[index];
+        let task: Running = if !node.unsure.is_empty() && dice < 30 {
+            let handle = node.unsure[pick % node.unsure.len()].clone();
+            Box::pin(async move {
+                let result = allocator.release_by_handle(&handle).await.map(drop);
+                Outcome::Released(handle, result)
+            })
+        } else if !node.held.is_empty() && dice < 60 {
+            let handle = node.held.keys().nth(pick % node.held.len()).unwrap().clone();
+            node.held.remove(&handle);
+            node.unsure.push(handle.clone());
+            Box::pin(async move {
+                let result = allocator.release_by_handle(&handle).await.map(drop);
+                Outcome::Released(handle, result)
+            })
+        } else if dice < 65 {
+            Box::pin(async move {
+                let blocks = allocator.blocks_of(allocator.node()).await;
+                let result = match blocks {
+                    Ok(blocks) => match blocks.owned.get(pick % blocks.owned.len().max(1)) {
+                        Some(block) => allocator.release_block(block.cidr.parse().unwrap()).await.map(drop),
+                        None => Ok(()),
+                    },
+                    Err(error) => Err(error),
+                };
+                Outcome::Other(result)
+            })
+        } else {
+            let handle = format!("{}.{}", node.name, node.next);
+            node.next += 1;
+            node.unsure.push(handle.clone());
+            Box::pin(async move {
+                let result = allocator.auto_assign(request(&handle, v4, v6)).await;
+                let addresses = result.map(|assigned| assigned.addresses.iter().map(|a| a.address).collect());
+                Outcome::Assigned(handle, addresses)
+            })
+        };
+        node.running = Some(task);
+    }
+
+    /// The controller releases nodes that are gone, or goes over what nobody comes back for.
+    fn step_controller(&mut self) {
+        if self.controller.is_none() {
+            let dice = self.random.below(100);
+            let alive = self.nodes.iter().filter(|node| !node.gone).count();
+            if dice < 2 && alive > 1 {
+                let index = self.random.below(self.nodes.len());
+                let node = &mut self.nodes[index];
+                node.gone = true;
+                node.running = None;
+            }
+            let allocator = self.allocator("controller");
+            let gone: Vec<String> = self.nodes.iter().filter(|n| n.gone).map(|n| n.name.clone()).collect();
+            let pick = self.random.next() as usize;
+            self.controller = Some(match gone.get(pick % (gone.len() + 2)).cloned() {
+                Some(name) => Box::pin(async move { Outcome::Other(allocator.release_node(&name).await.map(drop)) }),
+                None => Box::pin(async move {
+                    let mut collector = Collector::default();
+                    let first = collector.pass(&allocator).await;
+                    let second = collector.pass(&allocator).await;
+                    Outcome::Other(first.and(second).map(drop))
+                }),
+            });
+        } else if self.random.chance(15) {
+            self.crashes += 1;
+            self.controller = None;
+        }
+        poll(&mut self.controller);
+    }
+
+    /// Everybody comes back on a store that works, and cleans up.
+    fn settle(&mut self) -> Result<(), String> {
+        self.memory.set_chaos(None);
+        self.controller = None;
+        let controller = self.allocator("controller");
+        for index in 0..self.nodes.len() {
+            let allocator = self.allocator(&self.nodes[index].name);
+            let node = &mut self.nodes[index];
+            node.running = None;
+            if node.gone {
+                node.held.clear();
+                block_on(controller.release_node(&node.name)).map_err(|e| e.to_string())?;
+                continue;
+            }
+            block_on(allocator.recover()).map_err(|e| e.to_string())?;
+            for handle in std::mem::take(&mut node.unsure) {
+                block_on(allocator.release_by_handle(&handle)).map_err(|e| e.to_string())?;
+            }
+        }
+        let mut collector = Collector::default();
+        for _ in 0..2 {
+            block_on(collector.pass(&controller)).map_err(|e| e.to_string())?;
+        }
+        // Handles that the collector gave back to addresses whose holder is not sure of them.
+        check_settled(&self.memory, &self.held())
+    }
+
+    fn run(&mut self, steps: usize) -> Result<(), String> {
+        for step in 0..steps {
+            self.step().map_err(|error| format!("step {step}: {error}"))?;
+        }
+        self.settle().map_err(|error| format!("settled: {error}"))?;
+        for index in 0..self.nodes.len() {
+            let name = self.nodes[index].name.clone();
+            self.nodes[index].held.clear();
+            block_on(self.allocator("controller").release_node(&name)).map_err(|e| e.to_string())?;
+        }
+        let (blocks, handles) = (
+            self.memory.snapshot::<IPAMBlockSpec>(),
+            self.memory.snapshot::<IPAMHandleSpec>(),
+        );
+        if blocks.is_empty() && handles.is_empty() {
+            return Ok(());
+        }
+        Err(format!("all nodes are released but {blocks:?} {handles:?} are left"))
+    }
+}
+
+fn poll(running: &mut Option<Running>) -> Option<Outcome> {
+    let waker = noop_waker();
+    let mut context = Context::from_waker(&waker);
+    match running.as_mut()?.as_mut().poll(&mut context) {
+        Poll::Ready(outcome) => {
+            *running = None;
+            Some(outcome)
+        }
+        Poll::Pending => None,
+    }
+}
+
+fn world_settings(random: &mut Random) -> Settings {
+    // Small enough that nodes fill blocks, run out of them, borrow and exhaust.
+    let mut settings = settings(vec![pool("v4", "10.0.0.0/27", 29), pool("v6", "fd00::/122", 126)]);
+    settings.config.strict_affinity = random.chance(250);
+    settings.config.max_blocks_per_host = random.below(4) as u32;
+    settings
+}
+
+fn chaos(random: &mut Random) -> Chaos {
+    Chaos {
+        seed: random.next(),
+        delay: 700,
+        conflict: 30,
+        lost_request: [0, 20][random.below(2)],
+        lost_answer: [0, 20][random.below(2)],
+        stale: [0, 100, 300][random.below(3)],
+    }
+}
+
+fn steps() -> usize {
+    400
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let from = |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+    let start = from("MARGAY_IPAM_SEED", 0);
+    start..start + from("MARGAY_IPAM_SEEDS", 3000)
+}
+
+#[test]
+fn no_address_twice_no_block_with_two_owners_nothing_leaked() {
+    let (mut assigned, mut crashes, seeds) = (0, 0, seeds());
+    for seed in seeds.clone() {
+        let mut random = Random(seed ^ 0x5eed);
+        let memory = Memory::new(world_settings(&mut random));
+        memory.set_chaos(Some(chaos(&mut random)));
+        let mut world = World::new(seed, memory.clone(), memory);
+        if let Err(error) = world.run(steps()) {
+            panic!(
+                "seed {seed}: {error}\nreplay: MARGAY_IPAM_SEED={seed} MARGAY_IPAM_SEEDS=1 cargo test -p margay-ipam --test it no_address_twice"
+            );
+        }
+        assigned += world.assigned;
+        crashes += world.crashes;
+    }
+    println!("seeds {seeds:?}: {assigned} addresses assigned, {crashes} crashes, no violation");
+    assert!(
+        assigned > 10 * (seeds.end - seeds.start) && crashes > 0,
+        "{assigned} assigned, {crashes} crashes"
+    );
+}
+
+/// A store whose updates and deletes overwrite whatever is there.
+#[derive(Clone)]
+struct Overwriting(Memory);
+
+impl Store for Overwriting {
+    async fn get<R: Resource>(&self, name: &str) -> Result<Option<Stored<R>>, StoreError> {
+        self.0.get(name).await
+    }
+
+    async fn get_latest<R: Resource>(&self, name: &str) -> Result<Option<Stored<R>>, StoreError> {
+        self.0.get_latest(name).await
+    }
+
+    async fn list<R: Resource>(&self, label: Option<(&str, &str)>) -> Result<Vec<Stored<R>>, StoreError> {
+        self.0.list(label).await
+    }
+
+    async fn create<R: Resource>(&self, spec: R) -> Result<Stored<R>, StoreError> {
+        self.0.create(spec).await
+    }
+
+    async fn update<R: Resource>(&self, old: &Stored<R>, spec: R) -> Result<Stored<R>, StoreError> {
+        match self.0.get_latest::<R>(&old.name).await? {
+            Some(current) => self.0.update(&current, spec).await,
+            None => self.0.create(spec).await,
+        }
+    }
+
+    async fn delete<R: Resource>(&self, old: &Stored<R>) -> Result<(), StoreError> {
+        match self.0.get_latest::<R>(&old.name).await? {
+            Some(current) => self.0.delete(&current).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn settings(&self, node: &str) -> Result<Settings, StoreError> {
+        self.0.settings(node).await
+    }
+
+    fn now(&self) -> std::time::SystemTime {
+        self.0.now()
+    }
+}
+
+/// The control: without compare-and-swap the same runs are caught.
+#[test]
+fn a_store_that_ignores_revisions_is_caught() {
+    let caught = (0..50u64).filter(|seed| {
+        let mut random = Random(seed ^ 0x5eed);
+        let memory = Memory::new(world_settings(&mut random));
+        memory.set_chaos(Some(chaos(&mut random)));
+        World::new(*seed, memory.clone(), Overwriting(memory))
+            .run(steps())
+            .is_err()
+    });
+    let caught = caught.count();
+    println!("{caught} of 50 seeds caught the store that ignores revisions");
+    assert!(caught > 40, "only {caught} of 50 seeds caught it");
+}
