@@ -32,7 +32,8 @@ pub struct KernelConfig {
     pub table: u32,
     /// Route protocol number; nothing else on the machine may use it.
     pub protocol: u8,
-    /// Metric. Not 0, so that connected networks (IPv4) win against the same prefix from BGP.
+    /// Metric. Not 0, so that connected networks (IPv4) win against the same prefix from BGP, and one that no other
+    /// daemon uses: the kernel holds one route for each prefix and metric.
     pub metric: u32,
 }
 
@@ -41,7 +42,7 @@ impl Default for KernelConfig {
         KernelConfig {
             table: margay_netlink::table::MAIN,
             protocol: 77,
-            metric: 32,
+            metric: 77,
         }
     }
 }

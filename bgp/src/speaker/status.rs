@@ -10,7 +10,7 @@ use crate::config::PeerConfig;
 use crate::fib::{FibHop, FibRoute};
 use crate::prefix::Family;
 use crate::rib::{PathView, PeerCounts, RouteView};
-use crate::session::Session;
+use crate::session::{Session, State};
 
 /// The speaker as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,7 +41,7 @@ pub struct PeerStatus {
     pub state: &'static str,
     /// Seconds since that state was entered.
     pub since_seconds: u64,
-    /// Why the session is down, or was the last time.
+    /// Why the session is down, or was the last time; always there while it is not established.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// Its identifier, while established.
@@ -155,7 +155,15 @@ pub(super) fn peer(config: &PeerConfig, session: &Session, counts: PeerCounts, n
         remote_as: config.remote_as,
         state: session.state().name(),
         since_seconds: now.saturating_duration_since(session.since()).as_secs(),
-        last_error: session.last_error().map(ToString::to_string),
+        last_error: session.last_error().map(ToString::to_string).or_else(|| {
+            let waiting = match session.state() {
+                State::Established => return None,
+                State::Idle | State::Active if config.passive => "waiting for the peer to connect (passive)",
+                State::Idle | State::Active | State::Connect => "the first attempt to connect is under way",
+                State::OpenSent | State::OpenConfirm => "connected; OPENs are being exchanged",
+            };
+            Some(waiting.to_owned())
+        }),
         router_id: negotiated.map(|n| n.router_id),
         hold_time: negotiated.map(|n| n.hold_time),
         families: negotiated.map_or_else(Vec::new, |n| n.families.clone()),
