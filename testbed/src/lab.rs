@@ -25,7 +25,7 @@ pub(crate) mod state;
 mod wires;
 mod wiring;
 mod words;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

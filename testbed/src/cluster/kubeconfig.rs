@@ -41,7 +41,8 @@ pub(super) fn server(config: &Value) -> Result<(String, u16)> {
 /// Reads a kubeconfig.
 pub(super) fn read(path: &Path) -> Result<Value> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_saphyr::from_str(&text).with_context(|| format!("reading {}", path.display()))
+    serde_saphyr::from_str_with_options(&text, crate::lab::yaml::options())
+        .with_context(|| format!("reading {}", path.display()))
 }
 
 /// The same credentials for the same server, reached at `url`: its certificate is still checked for its own name, and

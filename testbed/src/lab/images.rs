@@ -103,7 +103,7 @@ chmod 755 /run/frr
 bin=/usr/lib/frr
 $bin/zebra -d ${zebra_options:--A 127.0.0.1}
 $bin/staticd -d ${staticd_options:--A 127.0.0.1}
-for d in bgpd ospfd ospf6d ripd ripngd isisd pimd bfdd pbrd; do
+for d in bgpd ospfd ospf6d ripd ripngd isisd pimd pim6d ldpd nhrpd eigrpd babeld pbrd bfdd fabricd vrrpd pathd; do
     eval "on=\${$d:-no}; options=\${${d}_options:--A 127.0.0.1}"
     [ "$on" = yes ] || continue
     $bin/$d -d $options

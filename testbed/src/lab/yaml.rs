@@ -38,9 +38,18 @@ pub(crate) struct Key {
 
 /// Reads one document. The error is the parser's own words, which carry line and column.
 pub(crate) fn parse(text: &str) -> Result<Yaml, String> {
-    serde_saphyr::from_str::<Spanned<Value>>(text)
+    serde_saphyr::from_str_with_options::<Spanned<Value>>(text, options())
         .map(Yaml::from)
         .map_err(|e| e.to_string())
+}
+
+/// Only `true` and `false` are booleans, and what is written as no plain number stays as it is written.
+pub(crate) fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+    }
 }
 
 impl Yaml {
@@ -184,5 +193,8 @@ mod tests {
         let nodes = doc.get("topology").unwrap().get("nodes").unwrap().entries().unwrap();
         assert_eq!(nodes[1].0.mark, Mark { line: 5, column: 5 });
         assert!(parse("a: [").is_err());
+        let words = parse("[y, no, 007, 1_0, true]").unwrap();
+        let words: Vec<String> = words.items().unwrap().iter().filter_map(Yaml::text).collect();
+        assert_eq!(words, ["y", "no", "007", "1_0", "true"]);
     }
 }
