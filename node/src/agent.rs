@@ -1,12 +1,20 @@
-//! The node's agent.
+//! The node's agent. [`run`] starts it; [`core`] is its heart; what is pure stands beside.
 
+pub mod addresses;
 pub mod bgp_config;
 pub mod bgp_peers;
 pub mod blocks;
 pub mod cluster;
+pub mod core;
+pub mod facts;
 pub mod identity;
+pub mod observe;
 pub mod overlay;
+pub mod parts;
 pub mod policy_feed;
 pub mod pools;
+pub mod routing;
+pub mod run;
 pub mod settings;
 pub mod table;
+pub mod watches;

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+/// Name of the part that is about BGP sessions.
+pub const BGP: &str = "bgp";
+
 /// How one part of the agent is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
@@ -102,20 +105,26 @@ impl Health {
         Report { ok, text: if ok { "ok\n".to_owned() } else { late.join("\n") + "\n" } }
     }
 
-    /// The reasons why the node is not ready or degraded.
-    pub fn problems(&self) -> Vec<String> {
+    /// The condition of one part.
+    pub fn get(&self, part: &str) -> Option<Condition> {
+        self.inner.lock().parts.get(part).cloned()
+    }
+
+    /// Each part that is not ready or degraded, with the reason.
+    pub fn problem_parts(&self) -> Vec<(String, String)> {
         let inner = self.inner.lock();
         let problem = |(part, condition): (&String, &Condition)| match condition {
             Condition::Ready(_) => None,
-            Condition::Degraded(words) | Condition::NotReady(words) => Some(format!("{part}: {words}")),
+            Condition::Degraded(words) | Condition::NotReady(words) => Some((part.clone(), words.clone())),
         };
         inner.parts.iter().filter_map(problem).collect()
     }
 
-    /// The first reason why pods cannot be served, for CNI STATUS and ADD.
+    /// The first reason why pods cannot be attached, for CNI STATUS and ADD. Sessions that are down are none: pods of one
+    /// node reach each other all the same.
     pub fn blocker(&self) -> Option<String> {
         let inner = self.inner.lock();
-        inner.parts.iter().find_map(|(part, condition)| match condition {
+        inner.parts.iter().filter(|(part, _)| *part != BGP).find_map(|(part, condition)| match condition {
             Condition::NotReady(words) => Some(format!("{part}: {words}")),
             Condition::Ready(_) | Condition::Degraded(_) => None,
         })
@@ -140,7 +149,7 @@ mod tests {
         assert!(!report.ok);
         assert!(report.text.ends_with("[-] watch pods: no list yet\nnot ready\n"), "{}", report.text);
         assert_eq!(health.blocker().unwrap(), "watch pods: no list yet");
-        assert_eq!(health.problems().len(), 2);
+        assert_eq!(health.problem_parts().len(), 2);
     }
 
     #[test]

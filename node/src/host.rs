@@ -49,12 +49,11 @@ pub async fn run(
 ) -> margay_netlink::Result<()> {
     // Before the first list, so that no change falls between.
     let mut monitor = netlink.monitor(Groups::LINKS | Groups::ROUTES)?;
-    let mut refresh = tokio::time::interval(REFRESH);
-    refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut updates = desired.clone();
     let mut wanted_changed = true;
     loop {
         let wanted = updates.borrow_and_update().clone();
+        let refresh = wanted.as_ref().map_or(REFRESH, |wanted| wanted.refresh);
         if let Some(wanted) = wanted {
             let previous = state.borrow().clone();
             let next = round(&netlink, &wanted, previous, wanted_changed).await;
@@ -69,13 +68,13 @@ pub async fn run(
                 Ok(()) => true,
                 Err(_) => return Ok(()),
             },
-            _ = refresh.tick() => false,
+            () = tokio::time::sleep(refresh) => false,
             () = relevant(&mut monitor, &desired) => false,
         };
     }
 }
 
-/// How often settings and everything else are looked at again (FelixConfiguration routeRefreshInterval's default).
+/// Wait for the first wanted state.
 const REFRESH: Duration = Duration::from_secs(90);
 
 async fn round(netlink: &Handle, wanted: &Desired, previous: HostState, wanted_changed: bool) -> HostState {
@@ -97,7 +96,7 @@ async fn round(netlink: &Handle, wanted: &Desired, previous: HostState, wanted_c
     let plan = plan::plan(wanted, &links, &routes);
     state.missing = plan.missing;
     state.unknown = plan::unknown_interfaces(wanted, &links).into_iter().map(str::to_owned).collect();
-    state.pod_mtu = plan::pod_mtu(&links, &wanted.interface_prefix);
+    state.pod_mtu = plan::pod_mtu(&links, &wanted.interface_prefix, wanted.mtu_interfaces.as_deref());
     state.errors.extend(settings(netlink, &links, wanted, plan.settings).await);
     if !plan.ops.is_empty() {
         if !wanted_changed {

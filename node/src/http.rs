@@ -1,6 +1,8 @@
 //! `/healthz`, `/readyz` and `/metrics` over TCP, at addresses that may change while the agent runs.
 
+use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +23,17 @@ pub fn health_router(health: Health) -> Router {
         .route("/readyz", get(async move || probe(ready.readiness())))
 }
 
+/// Makes the text of one scrape.
+pub type Render = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = String> + Send>> + Send + Sync>;
+
 /// Prometheus' text format.
-pub fn metrics_router(render: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
+pub fn metrics_router(render: Render) -> Router {
     let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Router::new().route("/metrics", get(async move || ([(header::CONTENT_TYPE, content)], render())))
+    let answer = move || {
+        let render = render.clone();
+        async move { ([(header::CONTENT_TYPE, content)], render().await) }
+    };
+    Router::new().route("/metrics", get(answer))
 }
 
 /// Serves `router` at the current address, moving with it; `None` stops serving. Ends when the sender is gone.

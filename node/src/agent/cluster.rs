@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use margay_api::slim::{Namespace, NetworkPolicy, Node, Object, Pod};
 use margay_api::v3::{
-    BGPConfigurationSpec, BGPPeerSpec, FelixConfigurationSpec, IPAMBlockSpec, IPAMConfigurationSpec, IPPoolSpec,
+    BGPConfigurationSpec, BGPPeerSpec, ClusterInformationSpec, FelixConfigurationSpec, IPAMBlockSpec,
+    IPAMConfigurationSpec, IPPoolSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub enum ClusterChange {
     BgpPeer(Change<Object<BGPPeerSpec>>),
     /// FelixConfigurations.
     FelixConfiguration(Change<Object<FelixConfigurationSpec>>),
+    /// ClusterInformations.
+    ClusterInformation(Change<Object<ClusterInformationSpec>>),
 }
 
 /// Everything watched.
@@ -63,6 +66,8 @@ pub struct Cluster {
     pub bgp_peers: Table<Object<BGPPeerSpec>>,
     /// Felix configurations: `default` and `node.<name>`.
     pub felix_configurations: Table<Object<FelixConfigurationSpec>>,
+    /// Cluster information; `default` counts.
+    pub cluster_informations: Table<Object<ClusterInformationSpec>>,
 }
 
 /// Which objects a change altered. The consumers look at current state only; this says where to look.
@@ -76,7 +81,7 @@ pub struct Altered {
     pub policies: BTreeSet<ObjectKey>,
     /// IPAM blocks.
     pub blocks: BTreeSet<ObjectKey>,
-    /// Whether any pool or the IPAM configuration differs.
+    /// Whether anything differs that decides on giving out addresses.
     pub pools: bool,
     /// Whether anything differs that sessions or routes are made from, other than blocks.
     pub routing: bool,
@@ -88,6 +93,19 @@ impl Altered {
     /// Nothing to do.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Everything there is: for a consumer that starts from nothing.
+    pub fn everything(cluster: &Cluster) -> Self {
+        Self {
+            pods: cluster.pods.keys().cloned().collect(),
+            namespaces: cluster.namespaces.keys().cloned().collect(),
+            policies: cluster.policies.keys().cloned().collect(),
+            blocks: cluster.blocks.keys().cloned().collect(),
+            pools: true,
+            routing: true,
+            felix: true,
+        }
     }
 
     /// Adds what `other` altered.
@@ -104,7 +122,7 @@ impl Altered {
 
 impl ClusterChange {
     /// Number of resource types.
-    pub const KINDS: usize = 10;
+    pub const KINDS: usize = 11;
 
     /// Which resource type, as an index below [`Self::KINDS`].
     pub fn kind(&self) -> usize {
@@ -119,6 +137,7 @@ impl ClusterChange {
             Self::BgpConfiguration(_) => 7,
             Self::BgpPeer(_) => 8,
             Self::FelixConfiguration(_) => 9,
+            Self::ClusterInformation(_) => 10,
         }
     }
 }
@@ -144,8 +163,16 @@ impl Cluster {
             ClusterChange::FelixConfiguration(change) => {
                 altered.felix = !self.felix_configurations.apply(change).is_empty();
             }
+            ClusterChange::ClusterInformation(change) => {
+                altered.pools = !self.cluster_informations.apply(change).is_empty();
+            }
         }
         altered
+    }
+
+    /// Whether addresses may be given out: an operator says otherwise while the datastore is moved or upgraded.
+    pub fn datastore_ready(&self) -> bool {
+        self.cluster_informations.named("default").and_then(|object| object.spec.datastore_ready).unwrap_or(true)
     }
 
     /// The state as it is written to disk.
@@ -161,6 +188,7 @@ impl Cluster {
             bgp_configurations: self.bgp_configurations.iter().cloned().collect(),
             bgp_peers: self.bgp_peers.iter().cloned().collect(),
             felix_configurations: self.felix_configurations.iter().cloned().collect(),
+            cluster_informations: self.cluster_informations.iter().cloned().collect(),
         }
     }
 }
@@ -178,6 +206,7 @@ pub struct Snapshot {
     bgp_configurations: Vec<Object<BGPConfigurationSpec>>,
     bgp_peers: Vec<Object<BGPPeerSpec>>,
     felix_configurations: Vec<Object<FelixConfigurationSpec>>,
+    cluster_informations: Vec<Object<ClusterInformationSpec>>,
 }
 
 impl Snapshot {
@@ -192,6 +221,7 @@ impl Snapshot {
             ClusterChange::BgpConfiguration(Change::Reset(self.bgp_configurations)),
             ClusterChange::BgpPeer(Change::Reset(self.bgp_peers)),
             ClusterChange::FelixConfiguration(Change::Reset(self.felix_configurations)),
+            ClusterChange::ClusterInformation(Change::Reset(self.cluster_informations)),
             ClusterChange::NetworkPolicy(Change::Reset(self.policies)),
             ClusterChange::Pod(Change::Reset(self.pods)),
         ]

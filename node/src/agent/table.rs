@@ -90,6 +90,11 @@ impl<T: Resource> Table<T> {
         self.objects.values()
     }
 
+    /// All keys.
+    pub fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.objects.keys()
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.objects.len()

@@ -1,1 +1,157 @@
-fn main() {}
+//! The node agent: `margay-node`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use margay_node::agent::run::{Options, run};
+use margay_node::agent::settings::Defaults;
+use margay_node::install::{Install, install};
+use margay_node::kube::Api;
+use margay_node::kube::client::ApiAddress;
+use margay_node::logging::{self, LogFormat};
+
+/// Margay's agent: one on every node. It attaches pods, enforces network policy and speaks BGP.
+///
+/// SIGTERM stops it and leaves routes and rules in the kernel: pods go on talking, and BGP peers keep this node's routes
+/// for the graceful restart time. Environment variable MARGAY_LOG sets the log filter, for example
+/// `info,margay_node=debug`.
+#[derive(Debug, Parser)]
+#[command(name = "margay-node", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value = "text", global = true)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install the CNI plugin and its configuration on this node, then exit.
+    InstallCni(InstallArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Name of this node's Node object.
+    #[arg(long, env = "NODENAME", value_name = "NAME")]
+    node: Option<String>,
+    /// Kubeconfig file; without it, the service account of the pod.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// URL of the API server to use instead of the one configured. The agent must reach it without kube-proxy.
+    #[arg(long, env = "MARGAY_API_SERVER", value_name = "URL")]
+    api_server: Option<String>,
+    /// What must outlive the agent.
+    #[arg(long, default_value = "/var/lib/margay", value_name = "DIR")]
+    state_dir: PathBuf,
+    /// Sockets of the agent.
+    #[arg(long, default_value = "/run/margay", value_name = "DIR")]
+    run_dir: PathBuf,
+    /// Address of /healthz and /readyz, or `off`, where FelixConfiguration does not say.
+    #[arg(long, default_value = "127.0.0.1:9099", value_name = "ADDRESS", value_parser = listen)]
+    health_listen: Listen,
+    /// Address of /metrics, or `off`, where FelixConfiguration does not say.
+    #[arg(long, default_value = "off", value_name = "ADDRESS", value_parser = listen)]
+    metrics_listen: Listen,
+}
+
+#[derive(Debug, Args)]
+struct InstallArgs {
+    /// The plugin's binary. Default: `margay-cni` beside this program.
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// The runtime's folder of plugins.
+    #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
+    bin_dir: PathBuf,
+    /// The runtime's folder of configurations.
+    #[arg(long, default_value = "/etc/cni/net.d", value_name = "DIR")]
+    conf_dir: PathBuf,
+    /// Name of the configuration; the runtime takes the first by name.
+    #[arg(long, default_value = "10-margay.conflist", value_name = "NAME")]
+    conf_name: String,
+    /// Name of the network.
+    #[arg(long, default_value = "k8s-pod-network", value_name = "NAME")]
+    network: String,
+    /// CNI version to write; default: the highest that all plugins have.
+    #[arg(long, value_name = "VERSION")]
+    cni_version: Option<String>,
+    /// The agent's socket as the host sees it.
+    #[arg(long, default_value = "/run/margay/cni.sock", value_name = "FILE")]
+    socket: PathBuf,
+    /// Plugin to chain after it; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    chain: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Listen(Option<SocketAddr>);
+
+fn listen(text: &str) -> Result<Listen, String> {
+    match text {
+        "off" => Ok(Listen(None)),
+        text => text.parse().map(|address| Listen(Some(address))).map_err(|_| "give ADDRESS:PORT or off".to_owned()),
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    logging::start(cli.log_format);
+    match cli.command {
+        Some(Command::InstallCni(args)) => install(&args.resolve()?),
+        None => agent(cli.run),
+    }
+}
+
+impl InstallArgs {
+    fn resolve(self) -> anyhow::Result<Install> {
+        let beside = || Ok::<_, std::io::Error>(std::env::current_exe()?.with_file_name("margay-cni"));
+        let plugin = match self.plugin {
+            Some(plugin) => plugin,
+            None => beside().context("cannot find this program's own path; give --plugin FILE")?,
+        };
+        Ok(Install {
+            plugin,
+            bin_dir: self.bin_dir,
+            conf_dir: self.conf_dir,
+            conf_name: self.conf_name,
+            network: self.network,
+            cni_version: self.cni_version,
+            socket: self.socket,
+            chain: self.chain,
+        })
+    }
+}
+
+fn agent(args: RunArgs) -> anyhow::Result<()> {
+    let Some(node) = args.node.filter(|name| !name.is_empty()) else {
+        bail!("which node is this? give --node NAME or set NODENAME to the name of its Node object");
+    };
+    if !nix::unistd::geteuid().is_root() {
+        bail!("margay-node changes routes and packet filters: run it as root");
+    }
+    // One provider for every TLS connection of this process; kube finds it there.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        bail!("a TLS provider is installed already");
+    }
+    let options = Options {
+        node,
+        state_dir: args.state_dir,
+        run_dir: args.run_dir,
+        defaults: Defaults { health: args.health_listen.0, metrics: args.metrics_listen.0 },
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async {
+        let address = ApiAddress {
+            kubeconfig: args.kubeconfig.as_deref(),
+            server: args.api_server.as_deref(),
+            manager: "margay-node",
+        };
+        let api = Api::connect(&address).await?;
+        run(options, api, margay_node::shutdown::requested()?).await
+    })
+}

@@ -31,8 +31,6 @@ use crate::pods::PodBoard;
 pub struct AttacherConfig {
     /// This node.
     pub node: String,
-    /// Prefix of host interfaces.
-    pub interface_prefix: String,
     /// How long an ADD may take in all before it answers "try again".
     pub add_timeout: Duration,
     /// DELs that could not be finished.
@@ -205,7 +203,7 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
                 return Err(Failure::try_again(format!("pod {pod_key}: {why}"), WAY_OUT));
             }
         };
-        let interface = self.interface(pod_key, key);
+        let interface = self.interface(pod_key, key).await;
         let _interface = self.lock(format!("interface {interface}")).await;
         let mut record = EndpointRecord {
             key: key.clone(),
@@ -276,7 +274,7 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
             (Some(record), _) => Some(record.interface.clone()),
             (None, Some(pod)) => {
                 let pod = ObjectKey { namespace: pod.namespace.clone(), name: pod.name.clone() };
-                Some(self.interface(&pod, &key))
+                Some(self.interface(&pod, &key).await)
             }
             (None, None) => None,
         };
@@ -331,8 +329,8 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         }
     }
 
-    fn interface(&self, pod: &ObjectKey, key: &AttachmentKey) -> String {
-        let prefix = &self.config.interface_prefix;
+    async fn interface(&self, pod: &ObjectKey, key: &AttachmentKey) -> String {
+        let prefix = &self.links.interface_prefix().await;
         if key.ifname == "eth0" {
             naming::host_interface(prefix, &pod.namespace, &pod.name)
         } else {

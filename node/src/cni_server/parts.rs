@@ -55,4 +55,6 @@ pub trait Links: Send + Sync + 'static {
     fn delete(&self, name: &str) -> impl Future<Output = Result<(), String>> + Send;
     /// MTU for new pods, in bytes.
     fn pod_mtu(&self) -> u32;
+    /// Prefix of host interfaces; waits until it is known.
+    fn interface_prefix(&self) -> impl Future<Output = String> + Send;
 }

@@ -75,6 +75,10 @@ impl Links for Fake {
     fn pod_mtu(&self) -> u32 {
         1450
     }
+
+    async fn interface_prefix(&self) -> String {
+        "mgy".into()
+    }
 }
 
 struct Bench {
@@ -97,7 +101,6 @@ fn bench() -> Bench {
     let queue = Queue::new(dir.path().join("dels"));
     let config = AttacherConfig {
         node: "node1".into(),
-        interface_prefix: "mgy".into(),
         add_timeout: Duration::from_secs(5),
         queue: queue.clone(),
     };

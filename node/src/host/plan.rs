@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use margay_netlink::{Link, Op, Route, RouteKind};
@@ -11,7 +12,7 @@ use margay_netlink::{Link, Op, Route, RouteKind};
 pub const ROUTE_PROTOCOL: u8 = 177;
 
 /// The wanted state.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
     /// Addresses behind each host side interface.
     pub pods: BTreeMap<String, Vec<IpAddr>>,
@@ -19,6 +20,22 @@ pub struct Desired {
     pub blocks: Vec<IpNetwork>,
     /// Prefix of the names of host side interfaces.
     pub interface_prefix: String,
+    /// Interfaces whose MTU bounds that of pods, as a regular expression; `None` for all that packets leave by.
+    pub mtu_interfaces: Option<String>,
+    /// How often everything is looked at although nothing was heard of.
+    pub refresh: Duration,
+}
+
+impl Default for Desired {
+    fn default() -> Self {
+        Self {
+            pods: BTreeMap::new(),
+            blocks: Vec::new(),
+            interface_prefix: "mgy".to_owned(),
+            mtu_interfaces: None,
+            refresh: Duration::from_secs(90),
+        }
+    }
 }
 
 /// Changes to make.
@@ -45,7 +62,7 @@ pub fn plan(desired: &Desired, links: &[Link], routes: &[Route]) -> Plan {
             plan.missing.push(name.clone());
             continue;
         };
-        plan.settings.extend(pod_settings(name));
+        plan.settings.extend(margay_cni::host::settings(name));
         for address in addresses {
             // After the blocks: of a block of one address the pod's own route is the one to have.
             let network = IpNetwork::from(*address);
@@ -92,35 +109,27 @@ pub fn node_settings(accept_ra: &BTreeMap<String, String>, interface_prefix: &st
     settings
 }
 
-/// The MTU for pods: the smallest of the interfaces that packets leave the node by.
-pub fn pod_mtu(links: &[Link], interface_prefix: &str) -> u32 {
-    let carries = |link: &&Link| {
-        link.up
-            && !link.loopback
-            && link.master.is_none()
-            && !link.name.starts_with(interface_prefix)
-            && !matches!(link.kind.as_deref(), Some("bridge" | "dummy" | "ipvlan"))
+/// The MTU for pods: the smallest of the interfaces that packets leave the node by. A pattern that is no regular
+/// expression, or matches nothing, bounds nothing.
+pub fn pod_mtu(links: &[Link], interface_prefix: &str, pattern: Option<&str>) -> u32 {
+    let pattern = pattern.and_then(|text| regex_lite::Regex::new(text).ok());
+    let carries = |link: &&Link| match &pattern {
+        Some(pattern) => pattern.is_match(&link.name),
+        None => {
+            !link.loopback
+                && link.master.is_none()
+                && !link.name.starts_with(interface_prefix)
+                && !matches!(link.kind.as_deref(), Some("bridge" | "dummy" | "ipvlan"))
+        }
     };
-    links.iter().filter(carries).map(|link| link.mtu).filter(|mtu| *mtu >= 1280).min().unwrap_or(1500)
+    let mtus = links.iter().filter(|link| link.up).filter(carries).map(|link| link.mtu);
+    mtus.filter(|mtu| *mtu >= 1280).min().unwrap_or(1500)
 }
 
 /// Interfaces with our prefix that belong to no known pod.
 pub fn unknown_interfaces<'a>(desired: &Desired, links: &'a [Link]) -> BTreeSet<&'a str> {
     let ours = links.iter().filter(|link| link.name.starts_with(&desired.interface_prefix));
     ours.map(|link| link.name.as_str()).filter(|name| !desired.pods.contains_key(*name)).collect()
-}
-
-fn pod_settings(name: &str) -> [(String, &'static str); 7] {
-    [
-        // The pod asks for 169.254.1.1, which nobody has: the host answers for it.
-        (format!("net/ipv4/conf/{name}/proxy_arp"), "1"),
-        (format!("net/ipv4/neigh/{name}/proxy_delay"), "0"),
-        (format!("net/ipv4/conf/{name}/forwarding"), "1"),
-        (format!("net/ipv4/conf/{name}/rp_filter"), "1"),
-        (format!("net/ipv4/conf/{name}/accept_redirects"), "0"),
-        (format!("net/ipv6/conf/{name}/accept_ra"), "0"),
-        (format!("net/ipv6/conf/{name}/forwarding"), "1"),
-    ]
 }
 
 fn same(there: &Route, wanted: &Route) -> bool {
@@ -148,7 +157,7 @@ mod tests {
                 ("mgyb".to_owned(), vec!["10.244.0.6".parse().unwrap()]),
             ]),
             blocks: vec![network("10.244.0.0/26")],
-            interface_prefix: "mgy".into(),
+            ..Desired::default()
         }
     }
 
@@ -217,7 +226,8 @@ mod tests {
         links[1].mtu = 1450;
         links[2].mtu = 1300;
         links[3].mtu = 1280;
-        assert_eq!(pod_mtu(&links, "mgy"), 1450);
-        assert_eq!(pod_mtu(&[], "mgy"), 1500);
+        assert_eq!(pod_mtu(&links, "mgy", None), 1450);
+        assert_eq!(pod_mtu(&links, "mgy", Some("^eth0$")), 1500);
+        assert_eq!(pod_mtu(&[], "mgy", None), 1500);
     }
 }

@@ -104,6 +104,18 @@ impl Api {
         self.send(Request::new(resource.path(namespace)).patch(name, &params, &Patch::Merge(patch))).await
     }
 
+    /// Merge-patches the status of a cluster-wide object.
+    pub async fn merge_status(
+        &self,
+        resource: &ResourceType,
+        name: &str,
+        patch: serde_json::Value,
+    ) -> Result<serde_json::Value, ApiError> {
+        let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
+        let request = Request::new(resource.path(None)).patch_subresource("status", name, &params, &Patch::Merge(patch));
+        self.send(request).await
+    }
+
     /// Deletes an object; with `uid` or `resource_version`, only if it still is that one.
     pub async fn delete(
         &self,

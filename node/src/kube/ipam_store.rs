@@ -7,26 +7,36 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
 use margay_api::slim::{Node, Object};
 use margay_api::v3::{IPAMConfigurationSpec, IPPoolSpec};
 use margay_ipam::store::{Pool, Resource, Settings, Store, StoreError, Stored};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::client::Api;
 use super::error::ApiError;
 use super::resource::{self, ResourceType};
 
+/// Tells the settings as somebody else keeps them.
+#[derive(Clone)]
+pub struct SettingsSource(pub Arc<dyn Fn() -> Settings + Send + Sync>);
+
+impl std::fmt::Debug for SettingsSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SettingsSource")
+    }
+}
+
 /// The store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct KubeStore {
     api: Api,
-    settings: Option<Arc<ArcSwap<Settings>>>,
+    settings: Option<SettingsSource>,
 }
 
 impl KubeStore {
     /// A store whose settings somebody keeps current.
-    pub fn new(api: Api, settings: Arc<ArcSwap<Settings>>) -> Self {
+    pub fn new(api: Api, settings: SettingsSource) -> Self {
         Self { api, settings: Some(settings) }
     }
 
@@ -43,6 +53,11 @@ impl Store for KubeStore {
             Err(ApiError::NotFound(_)) => Ok(None),
             Err(error) => Err(failed::<R>(name, error)),
         }
+    }
+
+    async fn get_latest<R: Resource>(&self, name: &str) -> Result<Option<Stored<R>>, StoreError> {
+        // A GET without resourceVersion is a quorum read.
+        self.get(name).await
     }
 
     async fn list<R: Resource>(&self, label: Option<(&str, &str)>) -> Result<Vec<Stored<R>>, StoreError> {
@@ -72,7 +87,7 @@ impl Store for KubeStore {
 
     async fn settings(&self, node: &str) -> Result<Settings, StoreError> {
         match &self.settings {
-            Some(current) => Ok(Settings::clone(&current.load())),
+            Some(current) => Ok(current.0()),
             None => read_settings(&self.api, node).await,
         }
     }
@@ -102,12 +117,22 @@ pub fn settings<'a>(
 }
 
 async fn read_settings(api: &Api, node: &str) -> Result<Settings, StoreError> {
-    let unavailable = |error: ApiError| StoreError::Unavailable(error.to_string());
-    let optional = |error: ApiError| if error.is_not_found() { Ok(None) } else { Err(unavailable(error)) };
     let pools: Vec<Object<IPPoolSpec>> = api.list(&resource::IP_POOL, None).await.map_err(unavailable)?;
-    let config = api.get(&resource::IPAM_CONFIGURATION, None, "default").await.map(Some).or_else(optional)?;
-    let node: Option<Node> = api.get(&resource::NODE, None, node).await.map(Some).or_else(optional)?;
+    let config: Option<Object<IPAMConfigurationSpec>> = read(api, &resource::IPAM_CONFIGURATION, "default").await?;
+    let node: Option<Node> = read(api, &resource::NODE, node).await?;
     Ok(settings(pools.iter(), config.as_ref(), node.as_ref()))
+}
+
+async fn read<T: DeserializeOwned>(api: &Api, resource: &ResourceType, name: &str) -> Result<Option<T>, StoreError> {
+    match api.get(resource, None, name).await {
+        Ok(object) => Ok(Some(object)),
+        Err(ApiError::NotFound(_)) => Ok(None),
+        Err(error) => Err(unavailable(error)),
+    }
+}
+
+fn unavailable(error: ApiError) -> StoreError {
+    StoreError::Unavailable(error.to_string())
 }
 
 fn type_of<R: Resource>() -> Result<ResourceType, StoreError> {

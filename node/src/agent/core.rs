@@ -1,0 +1,413 @@
+//! The one task that owns the node's picture of the cluster and feeds the four engines from it.
+//!
+//! ```text
+//!  watches ──changes──▶ ┌──────┐ ──updates──▶ policy engine (felix)
+//!  CNI ─────commands──▶ │ core │ ──config───▶ speaker (bgp)
+//!  control ─facts─────▶ │      │ ──desired──▶ host routes
+//!  host, addresses ───▶ └──────┘ ──pools────▶ IPAM,  ──snapshot──▶ disk
+//! ```
+//!
+//! Nothing is done before every resource type was listed once, or the API server stayed silent for [`PATIENCE`] and a
+//! snapshot of an earlier run is at hand: half a picture would tear down what the other half needs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnetwork::IpNetwork;
+use margay_felix::engine::{Engine, Handle as PolicyEngine};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::addresses::IpamBoard;
+use super::cluster::{Altered, Cluster, ClusterChange, SNAPSHOT, Snapshot};
+use super::facts::{self, Facts};
+use super::policy_feed::PolicyFeed;
+use super::routing::Routing;
+use super::settings::{self, Settings};
+use super::watches::Watches;
+use super::{blocks, pools};
+use crate::endpoints::EndpointStore;
+use crate::health::{Condition, Health};
+use crate::host::{Desired, HostState};
+use crate::kube::events::{EventWriter, Notice, Subject};
+use crate::kube::resource::NETWORK_POLICY;
+use crate::persist;
+use crate::pods::PodBoard;
+
+/// How long the API server may be silent at the start before an earlier run's snapshot is used.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Least time between two snapshots.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(15);
+/// Changes taken in before they are acted on.
+const BATCH: usize = 4096;
+
+/// Requests to the core.
+#[derive(Debug)]
+pub enum Command {
+    /// The set of attachments has changed; answered when the engines have been told.
+    RecordsChanged(oneshot::Sender<()>),
+    /// What control and metrics show.
+    Facts(oneshot::Sender<Facts>),
+}
+
+/// What the core works with; built by [`super::run`].
+#[derive(Debug)]
+pub struct Core {
+    /// This node.
+    pub node: String,
+    /// Snapshot file.
+    pub snapshot: PathBuf,
+    /// Settings where FelixConfiguration says nothing.
+    pub defaults: settings::Defaults,
+    /// Attachments.
+    pub endpoints: Arc<Mutex<EndpointStore>>,
+    /// Pods of this node, for CNI.
+    pub pods: Arc<PodBoard>,
+    /// What IPAM goes by.
+    pub ipam: Arc<ArcSwap<IpamBoard>>,
+    /// The board of conditions.
+    pub health: Health,
+    /// Tells users.
+    pub events: EventWriter,
+    /// The running policy engine, for others.
+    pub engine: watch::Sender<Option<PolicyEngine>>,
+    /// The settings in force, for others.
+    pub settings: watch::Sender<Option<Settings>>,
+    /// What the host side shall be.
+    pub desired: watch::Sender<Option<Desired>>,
+    /// What it is.
+    pub host: watch::Receiver<HostState>,
+    /// Networks on this node's interfaces.
+    pub connected: watch::Receiver<Vec<IpNetwork>>,
+    /// The speaker and its configuration.
+    pub routing: Routing,
+    /// The watches' states.
+    pub watches: Watches,
+}
+
+/// What changes as the core runs.
+#[derive(Debug)]
+struct Picture {
+    cluster: Cluster,
+    feed: PolicyFeed,
+    /// Resource types whose live list has arrived.
+    listed: [bool; ClusterChange::KINDS],
+    /// Whether the engines have been given a whole picture.
+    complete: bool,
+    /// Altered and not yet acted on.
+    altered: Altered,
+    /// What users must fix, by where it was found.
+    faults: BTreeMap<String, Vec<Notice>>,
+    /// Whether the snapshot on disk is older than the picture, and when it was last written.
+    unsaved: bool,
+    saved_at: Option<Instant>,
+    started: Instant,
+}
+
+/// Runs until the channel of changes closes or `stop` is set; leaves the kernel as it is.
+pub async fn run(
+    mut core: Core,
+    mut changes: mpsc::Receiver<ClusterChange>,
+    mut commands: mpsc::Receiver<Command>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut picture = Picture {
+        cluster: Cluster::default(),
+        feed: PolicyFeed::default(),
+        listed: [false; ClusterChange::KINDS],
+        complete: false,
+        altered: Altered::default(),
+        faults: BTreeMap::new(),
+        unsaved: false,
+        saved_at: None,
+        started: Instant::now(),
+    };
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut engine_changes: Option<watch::Receiver<u64>> = None;
+    loop {
+        tokio::select! {
+            change = changes.recv() => {
+                let Some(change) = change else { break };
+                picture.take(change);
+                for _ in 1..BATCH {
+                    let Ok(change) = changes.try_recv() else { break };
+                    picture.take(change);
+                }
+            }
+            Some(command) = commands.recv() => match command {
+                Command::RecordsChanged(done) => {
+                    core.act(&mut picture).await;
+                    core.records_changed(&mut picture);
+                    let _ = done.send(());
+                    continue;
+                }
+                Command::Facts(answer) => {
+                    let _ = answer.send(core.facts(&picture));
+                    continue;
+                }
+            },
+            Ok(()) = core.host.changed() => picture.altered.routing = true,
+            Ok(()) = core.connected.changed() => picture.altered.routing = true,
+            () = engine_changed(&mut engine_changes) => picture.altered.routing |= core.routing.waits_for_dataplane(),
+            _ = tick.tick() => core.tick(&mut picture),
+            Ok(()) = stop.changed() => break,
+        }
+        core.health.beat("agent", Duration::from_secs(120));
+        if !picture.complete && picture.listed.iter().all(|listed| *listed) {
+            picture.complete = true;
+            picture.altered = Altered::everything(&picture.cluster);
+            tracing::info!(
+                pods = picture.cluster.pods.len(), policies = picture.cluster.policies.len(),
+                nodes = picture.cluster.nodes.len(), blocks = picture.cluster.blocks.len(), "cluster state complete"
+            );
+        }
+        core.act(&mut picture).await;
+        if engine_changes.is_none() {
+            engine_changes = core.engine.borrow().as_ref().map(PolicyEngine::watch);
+        }
+    }
+    core.leave(&picture).await;
+}
+
+impl Picture {
+    fn take(&mut self, change: ClusterChange) {
+        let kind = change.kind();
+        self.altered.merge(self.cluster.apply(change));
+        self.listed[kind] = true;
+        self.unsaved = true;
+    }
+}
+
+impl Core {
+    /// Brings every engine in line with what was altered.
+    async fn act(&mut self, picture: &mut Picture) {
+        let Picture { cluster, altered, .. } = picture;
+        for key in &altered.pods {
+            let here = cluster.pods.get(key).filter(|pod| pod.spec.node_name == self.node);
+            self.pods.set(key, here.cloned());
+        }
+        if !picture.complete {
+            return;
+        }
+        if altered.felix || self.settings.borrow().is_none() {
+            let (settings, faults) = settings::settings(cluster, &self.node, &self.defaults);
+            picture.faults.insert("felix".to_owned(), faults);
+            self.take_settings(settings).await;
+        }
+        let altered = std::mem::take(&mut picture.altered);
+        if altered.pools || altered.routing {
+            let sorted = pools::sort(&picture.cluster.pools);
+            self.publish_ipam(&picture.cluster, &sorted);
+            picture.faults.insert("pools".to_owned(), sorted.faults);
+        }
+        if self.engine.borrow().is_none() {
+            // A new engine knows nothing: it needs everything, whatever was altered.
+            self.start_engine(picture).await;
+        } else {
+            self.feed(picture, &altered);
+        }
+        if altered.felix || !altered.blocks.is_empty() || self.desired.borrow().is_none() {
+            self.publish_desired(picture);
+        }
+        if altered.routing || altered.pools || !altered.blocks.is_empty() {
+            let ready = self.dataplane_ready();
+            let connected = self.connected.borrow().clone();
+            let faults = self.routing.update(&picture.cluster, &self.node, connected, ready, &self.health).await;
+            picture.faults.insert("bgp".to_owned(), faults);
+        }
+        self.tell(picture);
+    }
+
+    /// The attachments differ: policy engine and host side hear of it before the runtime does.
+    fn records_changed(&mut self, picture: &mut Picture) {
+        if picture.complete && self.engine.borrow().is_some() {
+            self.feed(picture, &Altered::default());
+        }
+        if picture.complete {
+            self.publish_desired(picture);
+        }
+    }
+
+    fn feed(&self, picture: &mut Picture, altered: &Altered) {
+        let engine = self.engine.borrow();
+        let Some(engine) = engine.as_ref() else { return };
+        let sorted = pools::sort(&picture.cluster.pools);
+        let endpoints = self.endpoints.lock();
+        let fed = picture.feed.round(&picture.cluster, altered, sorted.for_policy(), endpoints.iter());
+        for update in fed.updates {
+            engine.update(update);
+        }
+        for (key, problems) in fed.policies {
+            let uid = picture.cluster.policies.get(&key).map(|policy| policy.metadata.uid.clone()).unwrap_or_default();
+            let notices = problems.iter().map(|problem| Notice {
+                subject: Subject {
+                    resource: NETWORK_POLICY,
+                    namespace: key.namespace.clone(),
+                    name: key.name.clone(),
+                    uid: uid.clone(),
+                },
+                reason: "PolicyInvalid",
+                message: format!("{}: {}; the policy allows nothing until that is mended", problem.field, problem.message),
+                warning: true,
+            });
+            picture.faults.insert(format!("policy {key}"), notices.collect());
+        }
+    }
+
+    async fn take_settings(&mut self, settings: Settings) {
+        let previous = self.settings.borrow().clone();
+        let restart = previous.as_ref().is_some_and(|previous| previous.engine_differs(&settings));
+        if previous.as_ref() == Some(&settings) {
+            return;
+        }
+        self.settings.send_replace(Some(settings));
+        if restart && let Some(engine) = self.engine.send_replace(None) {
+            tracing::info!("policy engine restarts with new settings; its rules stay meanwhile");
+            engine.shutdown().await;
+        }
+    }
+
+    async fn start_engine(&mut self, picture: &mut Picture) {
+        let Some(config) = self.settings.borrow().as_ref().map(Settings::engine) else { return };
+        match Engine::start(config).await {
+            Ok(engine) => {
+                self.engine.send_replace(Some(engine.clone()));
+                picture.feed = PolicyFeed::default();
+                self.feed(picture, &Altered::everything(&picture.cluster));
+                engine.in_sync();
+            }
+            Err(error) => {
+                // Tried again with the next tick: everything is still marked as altered there.
+                self.health.set("dataplane", Condition::NotReady(error.to_string()));
+                picture.altered.felix = true;
+            }
+        }
+    }
+
+    fn publish_desired(&self, picture: &Picture) {
+        let settings = self.settings.borrow();
+        let Some(settings) = settings.as_ref() else { return };
+        let mut pods: BTreeMap<String, (u64, Vec<_>)> = BTreeMap::new();
+        for record in self.endpoints.lock().iter() {
+            let entry = pods.entry(record.interface.clone()).or_default();
+            if record.sequence >= entry.0 {
+                *entry = (record.sequence, record.addresses.clone());
+            }
+        }
+        let desired = Desired {
+            pods: pods.into_iter().map(|(name, (_, addresses))| (name, addresses)).collect(),
+            blocks: blocks::owned_by(picture.cluster.blocks.iter(), &self.node),
+            interface_prefix: settings.interface_prefix.clone(),
+            mtu_interfaces: settings.mtu_interfaces.clone(),
+            refresh: settings.route_refresh,
+        };
+        self.desired.send_if_modified(|current| {
+            let changed = current.as_ref() != Some(&desired);
+            *current = Some(desired);
+            changed
+        });
+    }
+
+    fn publish_ipam(&self, cluster: &Cluster, sorted: &pools::Pools<'_>) {
+        let ipv6 = self.settings.borrow().as_ref().is_none_or(|settings| settings.ipv6);
+        let board = IpamBoard::new(cluster, sorted, &self.node, ipv6);
+        self.health.set("ipam", board.condition());
+        self.ipam.store(Arc::new(board));
+    }
+
+    /// Whether packets to and from pods would be treated as they should be.
+    fn dataplane_ready(&self) -> bool {
+        let programmed = self.engine.borrow().as_ref().is_some_and(|engine| engine.status().in_sync);
+        programmed && self.host.borrow().rounds > 0
+    }
+
+    /// Says each fault once when it is new.
+    fn tell(&self, picture: &mut Picture) {
+        picture.faults.retain(|_, notices| !notices.is_empty());
+        for notice in picture.faults.values().flatten() {
+            self.events.notify(notice.clone());
+        }
+    }
+
+    fn facts(&self, picture: &Picture) -> Facts {
+        let mut problems = picture.faults.values().flatten().cloned().collect::<Vec<_>>();
+        problems.dedup();
+        facts::facts(&picture.cluster, &self.node, &self.endpoints.lock(), problems, self.watches.undecodable())
+    }
+
+    fn tick(&mut self, picture: &mut Picture) {
+        let failing = self.watches.failing();
+        if !picture.complete && !failing.is_empty() && picture.started.elapsed() >= PATIENCE {
+            self.load_snapshot(picture);
+        }
+        let condition = match (picture.complete, failing.is_empty()) {
+            (_, true) => Condition::Ready("connected".to_owned()),
+            (true, false) => Condition::Degraded(format!(
+                "working from what was last known; {}",
+                failing.join("; ")
+            )),
+            (false, false) => Condition::NotReady(failing.join("; ")),
+        };
+        self.health.set("datastore", condition);
+        if self.routing.wants_retry() || self.engine.borrow().is_none() {
+            picture.altered.routing = true;
+        }
+        let due = picture.saved_at.is_none_or(|at| at.elapsed() >= SNAPSHOT_PAUSE);
+        if picture.complete && picture.unsaved && due && failing.is_empty() {
+            picture.unsaved = false;
+            picture.saved_at = Some(Instant::now());
+            let (path, snapshot) = (self.snapshot.clone(), picture.cluster.snapshot());
+            tokio::task::spawn_blocking(move || save_snapshot(&path, &snapshot));
+        }
+    }
+
+    /// Fills in, from an earlier run, the resource types that the API server has not told of.
+    fn load_snapshot(&self, picture: &mut Picture) {
+        match persist::load::<Snapshot>(&self.snapshot, SNAPSHOT) {
+            Ok(Some(snapshot)) => {
+                tracing::warn!(file = %self.snapshot.display(), "API server silent: starting from what was last known");
+                for change in snapshot.into_changes() {
+                    if !picture.listed[change.kind()] {
+                        picture.altered.merge(picture.cluster.apply(change));
+                    }
+                }
+                picture.complete = true;
+                picture.altered = Altered::everything(&picture.cluster);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "state of the last run unusable; waiting for the API server"),
+        }
+    }
+
+    async fn leave(&mut self, picture: &Picture) {
+        if picture.complete && picture.unsaved && self.watches.failing().is_empty() {
+            save_snapshot(&self.snapshot, &picture.cluster.snapshot());
+        }
+        self.routing.leave().await;
+        if let Some(engine) = self.engine.send_replace(None) {
+            engine.shutdown().await;
+        }
+    }
+}
+
+fn save_snapshot(path: &std::path::Path, snapshot: &Snapshot) {
+    if let Err(error) = persist::save(path, SNAPSHOT, snapshot) {
+        tracing::error!(%error, "snapshot not written");
+    }
+}
+
+async fn engine_changed(changes: &mut Option<watch::Receiver<u64>>) {
+    match changes {
+        Some(receiver) => {
+            if receiver.changed().await.is_err() {
+                *changes = None;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,70 @@
+//! One watch for each resource type, all into one queue.
+
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+
+use super::cluster::ClusterChange;
+use crate::kube::watch::{Change, Scope, WatchState};
+use crate::kube::{Api, ResourceType, resource};
+
+/// The state of every watch.
+#[derive(Debug)]
+pub struct Watches {
+    states: Vec<(ResourceType, watch::Receiver<WatchState>)>,
+}
+
+impl Watches {
+    /// Starts watching; changes go to `sink` until it is closed.
+    pub fn start(api: &Api, sink: &mpsc::Sender<ClusterChange>) -> Self {
+        let mut watches = Self { states: Vec::new() };
+        watches.add(api, resource::NODE, sink, ClusterChange::Node);
+        watches.add(api, resource::NAMESPACE, sink, ClusterChange::Namespace);
+        watches.add(api, resource::CLUSTER_INFORMATION, sink, ClusterChange::ClusterInformation);
+        watches.add(api, resource::IP_POOL, sink, ClusterChange::IpPool);
+        watches.add(api, resource::IPAM_CONFIGURATION, sink, ClusterChange::IpamConfiguration);
+        watches.add(api, resource::IPAM_BLOCK, sink, ClusterChange::IpamBlock);
+        watches.add(api, resource::BGP_CONFIGURATION, sink, ClusterChange::BgpConfiguration);
+        watches.add(api, resource::BGP_PEER, sink, ClusterChange::BgpPeer);
+        watches.add(api, resource::FELIX_CONFIGURATION, sink, ClusterChange::FelixConfiguration);
+        watches.add(api, resource::NETWORK_POLICY, sink, ClusterChange::NetworkPolicy);
+        watches.add(api, resource::POD, sink, ClusterChange::Pod);
+        watches
+    }
+
+    /// Those that do not work, with the reason.
+    pub fn failing(&self) -> Vec<String> {
+        let failing = |(resource, state): &(ResourceType, watch::Receiver<WatchState>)| {
+            let state = state.borrow();
+            let error = state.error.clone().or_else(|| (!state.synced).then(|| "not listed yet".to_owned()))?;
+            Some(format!("{}: {error}", resource.full_name()))
+        };
+        self.states.iter().filter_map(failing).collect()
+    }
+
+    /// Objects that could not be decoded, with the reason.
+    pub fn undecodable(&self) -> Vec<String> {
+        let texts = |(resource, state): &(ResourceType, watch::Receiver<WatchState>)| {
+            let state = state.borrow();
+            let text = |(key, why): &(_, String)| format!("{} {key}: not understood: {why}", resource.kind);
+            state.undecodable.iter().map(text).collect::<Vec<_>>()
+        };
+        self.states.iter().flat_map(texts).collect()
+    }
+
+    fn add<T>(
+        &mut self,
+        api: &Api,
+        resource: ResourceType,
+        sink: &mpsc::Sender<ClusterChange>,
+        wrap: impl Fn(Change<T>) -> ClusterChange + Send + Sync + 'static,
+    ) where
+        T: DeserializeOwned + Clone + Send + Sync + 'static,
+    {
+        let (state, receiver) = watch::channel(WatchState::default());
+        let (api, sink) = (api.clone(), sink.clone());
+        tokio::spawn(async move {
+            crate::kube::watch::watch::<T, _>(api, resource, Scope::default(), sink, wrap, state).await;
+        });
+        self.states.push((resource, receiver));
+    }
+}
