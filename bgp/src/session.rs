@@ -340,7 +340,9 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            let busy = self.connecting || !self.connections.is_empty();
+            // A connection that was accepted but brings no OPEN must not keep us from trying ourselves.
+            let promising = |c: &Connection| !c.incoming || c.phase != Phase::OpenSent;
+            let busy = self.connecting || self.connections.iter().any(promising);
             if self.running && !self.config.passive && !busy {
                 self.connecting = true;
                 self.outputs.push_back(Output::Connect);
@@ -630,12 +632,13 @@ impl Session {
     }
 
     fn after_loss(&mut self, phase: Phase, reason: DownReason, restarting: bool, now: Instant) {
+        let collision = reason.is_collision();
         if phase == Phase::Established {
             self.down(reason, restarting, now);
-        } else if self.negotiated.is_none() && !reason.is_collision() {
+        } else if self.negotiated.is_none() && !collision {
             self.last_error = Some(reason);
         }
-        if self.connections.is_empty() {
+        if self.connections.is_empty() || (self.negotiated.is_none() && !collision) {
             self.retry_later(now);
         }
         self.update_state(now);

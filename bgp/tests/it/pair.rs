@@ -185,6 +185,20 @@ fn messages_out_of_turn_are_fsm_errors_rfc6608() {
 }
 
 #[test]
+fn a_mute_connection_does_not_keep_us_from_trying() {
+    let now = std::time::Instant::now();
+    let mut session = Session::new(session_config(65001, 65002, [10, 0, 0, 1]), 1, now);
+    session.start(now);
+    session.handle_connect_failed("connection refused", now);
+    session.handle_incoming(ConnectionId(1), now);
+    assert_eq!(session.state(), State::OpenSent);
+    while session.poll_output().is_some() {}
+    let later = now + SECOND * 6;
+    session.handle_timeout(later);
+    assert_eq!(session.poll_output(), Some(Output::Connect));
+}
+
+#[test]
 fn messages_arrive_in_any_pieces() {
     let now = std::time::Instant::now();
     let mut session = Session::new(session_config(65001, 65002, [10, 0, 0, 1]), 1, now);
