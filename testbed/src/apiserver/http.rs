@@ -22,6 +22,8 @@ use super::{
 /// As the real server's `--max-request-bytes`.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// A connection without a request for this long is closed.
+const IDLE_LIMIT: Duration = Duration::from_secs(600);
 
 /// What every connection shares.
 pub(super) struct Shared {
@@ -56,9 +58,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
         async move { Ok::<_, Infallible>(respond(request, &shared).await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
-    server
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(60));
+    server.timer(TokioTimer::new()).header_read_timeout(IDLE_LIMIT);
     if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "connection ended");
     }

@@ -1,6 +1,8 @@
 //! The semantics of the API: everything between a parsed request and the store. One lock makes each request atomic.
 
 mod delete;
+mod incoming;
+mod random;
 mod write;
 
 use std::{path::Path, sync::Arc};

@@ -1,5 +1,7 @@
 //! From a request to the registry and back to an answer.
 
+mod documents;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -10,7 +12,6 @@ use super::{
     catalog::Resource,
     discovery,
     http::Shared,
-    openapi,
     registry::{DeleteOptions, Filter, Paging, Validation, Write},
     request::{Query, Shape, Target, shape},
     selector::{FieldSelector, LabelSelector},
@@ -74,11 +75,11 @@ pub(crate) fn content_type(headers: &HeaderMap) -> &str {
 
 pub(crate) fn route(head: &Parts, body: &Value, shared: &Shared) -> Result<Answer> {
     let path = head.uri.path().trim_end_matches('/');
-    if let Some(answer) = document(path, head, shared)? {
+    if let Some(answer) = documents::find(path, head, shared)? {
         return Ok(answer);
     }
     if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" && head.method == Method::POST {
-        return Ok(Answer::json(201, may_do_everything(body)));
+        return Ok(Answer::json(201, documents::may_do_everything(body)));
     }
     let target = Target::parse(path).ok_or_else(ApiError::no_such_path)?;
     let found = shared.registry.find(&target.group, &target.version, &target.plural);
@@ -92,60 +93,6 @@ pub(crate) fn route(head: &Parts, body: &Value, shared: &Shared) -> Result<Answe
         shared,
     };
     call.run()
-}
-
-/// The answer to `kubectl auth can-i`: authorization is the token and nothing else.
-fn may_do_everything(review: &Value) -> Value {
-    json!({
-        "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": review["spec"],
-        "status": {"allowed": true, "reason": "the lab's token may do everything"},
-    })
-}
-
-/// Discovery and OpenAPI.
-fn document(path: &str, head: &Parts, shared: &Shared) -> Result<Option<Answer>> {
-    let resources = || shared.registry.resources();
-    let ok = |value: Value| Ok(Some(Answer::json(200, value)));
-    let aggregated = |core: bool| {
-        let kind = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-        let answer = Answer::json(200, discovery::aggregated(&resources(), core));
-        Ok(Some(Answer {
-            content_type: kind,
-            ..answer
-        }))
-    };
-    let parts: Vec<&str> = path.split('/').skip(1).collect();
-    let value = match parts.as_slice() {
-        ["api"] if shape(&head.headers)? == Shape::Discovery => return aggregated(true),
-        ["apis"] if shape(&head.headers)? == Shape::Discovery => return aggregated(false),
-        ["api"] => return ok(discovery::core_versions()),
-        ["apis"] => return ok(discovery::groups(&resources())),
-        ["apis", group] => discovery::group(&resources(), group),
-        ["api", version] => discovery::resource_list(&resources(), "", version),
-        ["apis", group, version] => discovery::resource_list(&resources(), group, version),
-        ["openapi", "v3"] => return ok(openapi::v3_index(&resources())),
-        ["openapi", "v3", rest @ ..] => openapi::v3(&resources(), &rest.join("/")),
-        ["openapi", "v2"] => {
-            let accept = head
-                .headers
-                .get(header::ACCEPT)
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default();
-            if !accept.contains(openapi::V2_PROTOBUF) {
-                return ok(openapi::v2_json());
-            }
-            let body = openapi::v2_protobuf(&resources()).into();
-            return Ok(Some(Answer {
-                content_type: openapi::V2_PROTOBUF_ANSWER,
-                body,
-                ..Answer::json(200, Value::Null)
-            }));
-        }
-        _ => return Ok(None),
-    };
-    value
-        .map(|v| Some(Answer::json(200, v)))
-        .ok_or_else(ApiError::no_such_path)
 }
 
 /// One request on a known resource.

@@ -84,7 +84,9 @@ impl FieldSelector {
             let same = match at {
                 Value::String(s) => s == wanted,
                 Value::Null => wanted.is_empty() || wanted == "false",
-                other => other.to_string() == *wanted,
+                Value::Bool(b) => wanted.parse() == Ok(*b),
+                Value::Number(n) => wanted.parse().is_ok_and(|w: serde_json::Number| w == *n),
+                Value::Array(_) | Value::Object(_) => false,
             };
             same == *equal
         })

@@ -3,6 +3,7 @@
 mod crud;
 mod custom;
 mod deletion;
+mod kube_rs;
 mod kubectl;
 mod patches;
 mod restart;

@@ -1,14 +1,14 @@
 //! Create, replace, patch, apply and bind.
 
-use std::{io::Read, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Registry, State, present, refuse_absent};
+use super::{Registry, State, incoming::incoming, present, random, refuse_absent};
 use crate::apiserver::{
     admission,
     catalog::{Origin, Resource},
-    crd, events,
+    crd,
     patch::{self, apply::Writer},
     schema,
     status::{ApiError, FieldError, Result},
@@ -157,7 +157,7 @@ impl State {
         if meta["name"].as_str().is_none_or(str::is_empty)
             && let Some(prefix) = meta["generateName"].as_str().filter(|p| !p.is_empty())
         {
-            meta["name"] = format!("{}{}", &prefix[..prefix.len().min(248)], random_suffix()).into();
+            meta["name"] = format!("{}{}", prefix.chars().take(248).collect::<String>(), random::suffix()).into();
         }
         for field in [
             "resourceVersion",
@@ -168,7 +168,7 @@ impl State {
         ] {
             meta.as_object_mut().map(|m| m.remove(field));
         }
-        meta["uid"] = uuid().into();
+        meta["uid"] = random::uuid().into();
         meta["creationTimestamp"] = time::now().into();
         if resource.generation {
             meta["generation"] = json!(1);
@@ -420,103 +420,6 @@ impl State {
     }
 }
 
-/// A body in the stored form: of the right kind, namespace and name, nulls and unknown fields dropped.
-fn incoming(write: &Write, mut body: Value) -> Result<(Value, Vec<String>)> {
-    let resource = &write.resource;
-    if !body.is_object() {
-        return Err(ApiError::bad_request("the body of the request is not an object"));
-    }
-    for (field, expected) in [("apiVersion", resource.api_version()), ("kind", resource.kind.clone())] {
-        match body[field].as_str() {
-            None | Some("") if write.name.is_empty() || write.resource.origin == Origin::Custom => {
-                return Err(ApiError::bad_request(format!(
-                    "Object '{field}' is missing in the request's body"
-                )));
-            }
-            None | Some("") => body[field] = expected.into(),
-            Some(given) if given != expected => {
-                let what = if field == "kind" { "kind" } else { "API version" };
-                return Err(ApiError::bad_request(format!(
-                    "the {what} in the data ({given}) does not match the expected {what} ({expected})"
-                )));
-            }
-            Some(_) => {}
-        }
-    }
-    events::to_stored(resource, &mut body);
-    if !body["metadata"].is_object() {
-        body["metadata"] = json!({});
-    }
-    let mut warnings = Vec::new();
-    let mut unknown = Vec::new();
-    schema::prune(&resource.schema, &mut body, "", &mut unknown);
-    if write.validation != Validation::Ignore {
-        warnings.extend(unknown.iter().map(|path| format!("unknown field \"{path}\"")));
-    }
-    if write.validation == Validation::Strict && !warnings.is_empty() {
-        let what = format!(
-            "{} in version \"{}\" cannot be handled as a {}",
-            resource.kind, resource.version, resource.kind
-        );
-        return Err(ApiError::bad_request(format!(
-            "{what}: strict decoding error: {}",
-            warnings.join(", ")
-        )));
-    }
-    if resource.origin == Origin::BuiltIn {
-        refuse_wrong_types(resource, &body)?;
-    }
-    match_the_path(write, &mut body)?;
-    Ok((body, warnings))
-}
-
-/// The real server decodes built-in kinds into typed structs: a wrong type is a bad request, not an invalid object.
-fn refuse_wrong_types(resource: &Resource, body: &Value) -> Result<()> {
-    let mut typed = body.clone();
-    schema::default(&resource.schema, &mut typed);
-    let mut errors = Vec::new();
-    schema::validate(&resource.schema, &typed, "", &mut errors);
-    let Some(error) = errors.iter().find(|e| e.reason == "FieldValueTypeInvalid") else {
-        return Ok(());
-    };
-    let kind = &resource.kind;
-    let what = format!(
-        "{kind} in version \"{}\" cannot be handled as a {kind}",
-        resource.version
-    );
-    Err(ApiError::bad_request(format!(
-        "{what}: {}: {}",
-        error.field, error.message
-    )))
-}
-
-fn match_the_path(write: &Write, body: &mut Value) -> Result<()> {
-    let meta = &mut body["metadata"];
-    let given = |field: &str, meta: &Value| meta[field].as_str().unwrap_or_default().to_owned();
-    let (namespace, name) = (given("namespace", meta), given("name", meta));
-    if write.resource.namespaced {
-        if !namespace.is_empty() && namespace != write.namespace {
-            return Err(ApiError::bad_request(format!(
-                "the namespace of the provided object does not match the namespace sent on the request ({namespace}, {})",
-                write.namespace
-            )));
-        }
-        meta["namespace"] = write.namespace.clone().into();
-    } else if let Some(meta) = meta.as_object_mut() {
-        meta.remove("namespace");
-    }
-    if !write.name.is_empty() {
-        if !name.is_empty() && name != write.name {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                write.name
-            )));
-        }
-        meta["name"] = write.name.clone().into();
-    }
-    Ok(())
-}
-
 fn preconditions(write: &Write, old: &Value, new: &Value) -> Result<()> {
     let (before, now) = (&old["metadata"], &new["metadata"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -579,7 +482,7 @@ fn same_but_for_times(new: &Value, old: &Value) -> bool {
             .into_iter()
             .flatten()
         {
-            entry["time"] = Value::Null;
+            entry.as_object_mut().map(|e| e.remove("time"));
         }
         // A write through another version of a custom resource changes only this.
         object["apiVersion"] = Value::Null;
@@ -595,36 +498,4 @@ pub(super) fn deletion_is_complete(resource: &Resource, object: &Value) -> bool 
     let waits = resource.is_core("Pod") && meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
     let owns = resource.is_core("Namespace") || resource.kind == "CustomResourceDefinition";
     !meta["deletionTimestamp"].is_null() && !held && !waits && !owns
-}
-
-fn random_bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes));
-    read.expect("/dev/urandom is always there on Linux");
-    bytes
-}
-
-/// The suffix of `generateName`, from the letters that Kubernetes uses.
-fn random_suffix() -> String {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    random_bytes::<5>()
-        .iter()
-        .map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()]))
-        .collect()
-}
-
-/// A version 4 UUID (RFC 9562).
-fn uuid() -> String {
-    let mut b = random_bytes::<16>();
-    b[6] = b[6] & 0x0f | 0x40;
-    b[8] = b[8] & 0x3f | 0x80;
-    let hex: String = b.iter().map(|x| format!("{x:02x}")).collect();
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
 }
