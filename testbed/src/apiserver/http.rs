@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
-use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
@@ -21,6 +21,7 @@ use super::{
 
 /// As the real server's `--max-request-bytes`.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
+const DRAIN_LIMIT: usize = 16 * BODY_LIMIT;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// A connection without a request for this long is closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(600);
@@ -95,14 +96,29 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Answer> {
     }
     authenticate(&request, &shared.token)?;
     let (head, body) = request.into_parts();
-    let body = Limited::new(body, BODY_LIMIT).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            ApiError::new(413, "RequestEntityTooLarge", format!("limit is {BODY_LIMIT} bytes"))
-        } else {
-            ApiError::bad_request(format!("cannot read the request's body: {error}"))
+    let body = read_body(body).await?;
+    router::route(&head, &parse_body(&head, &body)?, shared)
+}
+
+/// A client that is still writing does not see the answer, so what is too long is read on for a while and dropped.
+async fn read_body(mut body: Incoming) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| ApiError::bad_request(format!("cannot read the request's body: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length <= BODY_LIMIT {
+            bytes.extend_from_slice(&data);
+        } else if length > DRAIN_LIMIT {
+            break;
         }
-    })?;
-    router::route(&head, &parse_body(&head, &body.to_bytes())?, shared)
+    }
+    if length > BODY_LIMIT {
+        let why = format!("Request entity too large: limit is {BODY_LIMIT}");
+        return Err(ApiError::new(413, "RequestEntityTooLarge", why));
+    }
+    Ok(bytes)
 }
 
 fn authenticate(request: &Request<Incoming>, token: &str) -> Result<()> {
