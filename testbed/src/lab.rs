@@ -107,7 +107,14 @@ impl Lab {
             path.push_str(&dir.to_string_lossy());
         }
         command.env_clear().env("PATH", path).env("HOME", "/root");
-        for name in ["TERM", "MARGAY_BIN_DIR", "MARGAY_LAB_DIR", "RUST_LOG", "RUST_BACKTRACE"] {
+        for name in [
+            "TERM",
+            "MARGAY_BIN_DIR",
+            "MARGAY_LAB_DIR",
+            "MARGAY_LOG",
+            "RUST_LOG",
+            "RUST_BACKTRACE",
+        ] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }

@@ -14,13 +14,6 @@ use crate::lab::{Lab, NodeState};
 
 /// Hidden subcommand: `kubelet <lab directory> <node> …`.
 pub const KUBELET: &str = "kubelet";
-/// The network of every pod of a lab.
-const CONFLIST: &str = r#"{
-  "cniVersion": "1.1.0",
-  "name": "k8s-pod-network",
-  "plugins": [{"type": "margay"}]
-}
-"#;
 const CONF_DIR: &str = "/etc/cni/net.d";
 const BIN_DIR: &str = "/opt/cni/bin";
 
@@ -46,20 +39,20 @@ impl Programs {
     }
 }
 
-/// Installs the CNI plugin and its configuration in `node`, as the agent's DaemonSet would.
+/// Installs the CNI plugin and its configuration in `node`, as the DaemonSet's init container would.
 pub(super) fn install_network(lab: &Lab, node: &NodeState, programs: &Programs) -> Result<()> {
-    let script = format!(
-        "mkdir -p {CONF_DIR} {BIN_DIR} && ln -sfn {} {BIN_DIR}/margay && cat >{CONF_DIR}/.new <<'END' \
-         && mv {CONF_DIR}/.new {CONF_DIR}/10-margay.conflist\n{CONFLIST}END\n",
-        programs.plugin.display()
-    );
-    let out = lab.exec(&node.name, &["sh", "-c", &script])?;
+    let out = lab.exec(
+        &node.name,
+        &[
+            &programs.agent.to_string_lossy(),
+            "install-cni",
+            "--plugin",
+            &programs.plugin.to_string_lossy(),
+        ],
+    )?;
     if !out.status.success() {
-        bail!(
-            "installing the network in {}: {}",
-            node.name,
-            String::from_utf8_lossy(&out.stderr).trim()
-        );
+        let told = String::from_utf8_lossy(&out.stderr);
+        bail!("installing the network in {}: {}", node.name, told.trim());
     }
     Ok(())
 }
