@@ -120,11 +120,10 @@ impl Health {
         inner.parts.iter().filter_map(problem).collect()
     }
 
-    /// The first reason why pods cannot be attached, for CNI STATUS and ADD. Sessions that are down are none: pods of one
-    /// node reach each other all the same.
+    /// The first reason why pods cannot be attached, for CNI STATUS and ADD.
     pub fn blocker(&self) -> Option<String> {
         let inner = self.inner.lock();
-        inner.parts.iter().filter(|(part, _)| *part != BGP).find_map(|(part, condition)| match condition {
+        inner.parts.iter().find_map(|(part, condition)| match condition {
             Condition::NotReady(words) => Some(format!("{part}: {words}")),
             Condition::Ready(_) | Condition::Degraded(_) => None,
         })

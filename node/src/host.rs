@@ -85,32 +85,54 @@ async fn round(netlink: &Handle, wanted: &Desired, previous: HostState, wanted_c
         repairs: previous.repairs,
         ..HostState::default()
     };
-    let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), table: Some(table::MAIN), ..RouteFilter::default() };
-    let (links, routes) = match (netlink.links().await, netlink.routes(filter).await) {
-        (Ok(links), Ok(routes)) => (links, routes),
-        (Err(error), _) | (_, Err(error)) => {
-            state.errors.push(error.to_string());
-            return state;
+    // The CNI plugin sets up the same routes: one that was made between list and change is right at the second look.
+    for last in [false, true] {
+        state.errors.clear();
+        match attempt(netlink, wanted, &mut state, wanted_changed, last).await {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(error) => {
+                state.errors.push(error.to_string());
+                break;
+            }
         }
-    };
+    }
+    state
+}
+
+/// One look and its changes; false when a route was in the way and looking again may help.
+async fn attempt(
+    netlink: &Handle,
+    wanted: &Desired,
+    state: &mut HostState,
+    wanted_changed: bool,
+    last: bool,
+) -> margay_netlink::Result<bool> {
+    let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), table: Some(table::MAIN), ..RouteFilter::default() };
+    let (links, routes) = (netlink.links().await?, netlink.routes(filter).await?);
     let plan = plan::plan(wanted, &links, &routes);
     state.missing = plan.missing;
     state.unknown = plan::unknown_interfaces(wanted, &links).into_iter().map(str::to_owned).collect();
     state.pod_mtu = plan::pod_mtu(&links, &wanted.interface_prefix, wanted.mtu_interfaces.as_deref());
     state.errors.extend(settings(netlink, &links, wanted, plan.settings).await);
-    if !plan.ops.is_empty() {
-        if !wanted_changed {
-            state.repairs += plan.ops.len() as u64;
-        }
-        for op in &plan.ops {
-            tracing::debug!(change = %op, repair = !wanted_changed, "host route");
-        }
-        let results = netlink.batch(plan.ops.clone()).await;
-        for (op, result) in plan.ops.iter().zip(results) {
-            state.errors.extend(result.err().and_then(|error| complaint(op, &error)));
-        }
+    if plan.ops.is_empty() {
+        return Ok(true);
     }
-    state
+    for op in &plan.ops {
+        tracing::debug!(change = %op, repair = !wanted_changed, "host route");
+    }
+    let results = netlink.batch(plan.ops.clone()).await;
+    let in_the_way = results.iter().filter_map(|result| result.as_ref().err()).any(margay_netlink::Error::is_exists);
+    if in_the_way && !last {
+        return Ok(false);
+    }
+    if !wanted_changed {
+        state.repairs += results.iter().filter(|result| result.is_ok()).count() as u64;
+    }
+    for (op, result) in plan.ops.iter().zip(results) {
+        state.errors.extend(result.err().and_then(|error| complaint(op, &error)));
+    }
+    Ok(true)
 }
 
 async fn settings(

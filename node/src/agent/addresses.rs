@@ -38,13 +38,15 @@ impl IpamBoard {
         Self { settings: Arc::new(settings), v4: has(true), v6: ipv6 && has(false), locked }
     }
 
-    /// Whether a pod could get an address, for readiness.
+    /// Why no pod can get an address now, if so.
+    pub fn blocker(&self) -> Option<String> {
+        let no_pool = || "no IPPool can be used; create one (deploy/examples shows how)".to_owned();
+        self.locked.clone().or_else(|| (!self.v4 && !self.v6).then(no_pool))
+    }
+
+    /// For readiness. An agent without pools is not at fault: nobody has asked for pods with addresses yet.
     pub fn condition(&self) -> Condition {
-        match &self.locked {
-            Some(reason) => Condition::NotReady(reason.clone()),
-            None if self.v4 || self.v6 => Condition::Ready(String::new()),
-            None => Condition::NotReady("no IPPool can be used; create one (deploy/examples shows how)".to_owned()),
-        }
+        self.blocker().map_or_else(|| Condition::Ready(String::new()), Condition::Degraded)
     }
 }
 
@@ -108,6 +110,10 @@ impl<S: Store + 'static> Addresses for Ipam<S> {
                 })
             }
         }
+    }
+
+    fn blocker(&self) -> Option<String> {
+        self.board.load().blocker()
     }
 
     async fn release(&self, handle: &str) -> Result<(), String> {

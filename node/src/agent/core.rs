@@ -10,7 +10,7 @@
 //! Nothing is done before every resource type was listed once, or the API server stayed silent for [`PATIENCE`] and a
 //! snapshot of an earlier run is at hand: half a picture would tear down what the other half needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +102,8 @@ struct Picture {
     altered: Altered,
     /// What users must fix, by where it was found.
     faults: BTreeMap<String, Vec<Notice>>,
+    /// Those of them that were said.
+    told: HashSet<Notice>,
     /// Whether the snapshot on disk is older than the picture, and when it was last written.
     unsaved: bool,
     saved_at: Option<Instant>,
@@ -122,6 +124,7 @@ pub async fn run(
         complete: false,
         altered: Altered::default(),
         faults: BTreeMap::new(),
+        told: HashSet::new(),
         unsaved: false,
         saved_at: None,
         started: Instant::now(),
@@ -326,12 +329,14 @@ impl Core {
         programmed && self.host.borrow().rounds > 0
     }
 
-    /// Says each fault once when it is new.
+    /// Says each fault once, when it is new.
     fn tell(&self, picture: &mut Picture) {
         picture.faults.retain(|_, notices| !notices.is_empty());
-        for notice in picture.faults.values().flatten() {
+        let standing: HashSet<_> = picture.faults.values().flatten().cloned().collect();
+        for notice in standing.difference(&picture.told) {
             self.events.notify(notice.clone());
         }
+        picture.told = standing;
     }
 
     fn facts(&self, picture: &Picture) -> Facts {

@@ -230,7 +230,8 @@ impl Observer {
     }
 }
 
-/// One dead peer leaves the node ready; with none alive no other node reaches it.
+/// Sessions that are down never make the node unready: pods of one node reach each other, and a rollout must not stall
+/// because a router does. Which are down, and why, is said all the same.
 fn bgp_condition(peers: &[PeerStatus]) -> Condition {
     let down: Vec<_> = peers
         .iter()
@@ -244,10 +245,8 @@ fn bgp_condition(peers: &[PeerStatus]) -> Condition {
     let up = peers.len() - down.len();
     if down.is_empty() {
         Condition::Ready(format!("{up} of {} sessions established", peers.len()))
-    } else if up > 0 {
-        Condition::Degraded(down.join("; "))
     } else {
-        Condition::NotReady(format!("no session is established: {}", down.join("; ")))
+        Condition::Degraded(format!("{up} of {} sessions established: {}", peers.len(), down.join("; ")))
     }
 }
 

@@ -11,11 +11,14 @@ use tokio::sync::watch;
 
 use super::bgp_config::{self, Surroundings};
 use super::cluster::Cluster;
-use crate::health::{BGP, Condition, Health};
+use crate::health::{Condition, Health};
 use crate::kube::events::Notice;
 use crate::persist::{self, Format};
 
 const BGP_CONFIG: Format = Format { kind: "bgp-config", version: 1 };
+
+/// The part of readiness that says why the speaker does not run as the cluster wants; that of its sessions is apart.
+const CONFIGURATION: &str = "bgp configuration";
 
 /// Owns the speaker.
 #[derive(Debug)]
@@ -74,26 +77,26 @@ impl Routing {
     ) -> Vec<Notice> {
         let Some(me) = cluster.nodes.named(node) else {
             let why = format!("there is no Node object {node}; does --node name this node as the cluster does?");
-            health.set(BGP, Condition::NotReady(why));
+            health.set(CONFIGURATION, Condition::NotReady(why));
             return Vec::new();
         };
         let announce = self.announced || self.kernel_kept || dataplane_ready;
         let plan = bgp_config::plan(cluster, me, &Surroundings { connected, ipv6: self.ipv6, announce });
         self.announced = announce;
         self.failed = false;
+        health.forget(CONFIGURATION);
         if self.applied.as_ref() != Some(&plan.config) {
             match self.apply(plan.config.clone()).await {
                 Ok(()) => {
                     let (file, config) = (self.file.clone(), plan.config);
-                    tokio::task::spawn_blocking(move || {
-                        if let Err(error) = persist::save(&file, BGP_CONFIG, &config) {
-                            tracing::error!(%error, "BGP configuration not kept");
-                        }
-                    });
+                    let saved = tokio::task::spawn_blocking(move || persist::save(&file, BGP_CONFIG, &config)).await;
+                    if let Ok(Err(error)) = saved {
+                        tracing::error!(%error, "BGP configuration not kept");
+                    }
                 }
                 Err(error) => {
                     self.failed = true;
-                    health.set(BGP, Condition::NotReady(error.to_string()));
+                    health.set(CONFIGURATION, Condition::Degraded(error.to_string()));
                 }
             }
         }

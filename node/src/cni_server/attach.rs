@@ -96,7 +96,7 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
             Request::Add(add) => self.add(add).await.unwrap_or_else(Answer::Error),
             Request::Del(del) => self.del_or_queue(del).await,
             Request::Check(check) => self.check(&check).await.unwrap_or_else(Answer::Error),
-            Request::Status => match self.health.blocker() {
+            Request::Status => match self.health.blocker().or_else(|| self.addresses.blocker()) {
                 None => Answer::Done,
                 Some(reason) => {
                     Failure::new(code::NOT_AVAILABLE, format!("node {}: {reason}", self.config.node), WAY_OUT).into()

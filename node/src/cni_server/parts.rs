@@ -33,6 +33,8 @@ pub enum AssignError {
 pub trait Addresses: Send + Sync + 'static {
     /// All that was wished for, or nothing.
     fn assign(&self, wish: &Assignment) -> impl Future<Output = Result<Vec<IpAddr>, AssignError>> + Send;
+    /// Why no assignment would succeed now, if so.
+    fn blocker(&self) -> Option<String>;
     /// Takes back everything a handle holds; nothing to take back is fine.
     fn release(&self, handle: &str) -> impl Future<Output = Result<(), String>> + Send;
 }

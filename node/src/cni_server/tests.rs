@@ -47,6 +47,10 @@ impl Addresses for Fake {
         Ok(chosen)
     }
 
+    fn blocker(&self) -> Option<String> {
+        self.0.api_fails.lock().clone()
+    }
+
     async fn release(&self, handle: &str) -> Result<(), String> {
         if let Some(error) = self.0.api_fails.lock().clone() {
             return Err(error);

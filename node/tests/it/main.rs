@@ -1,1 +1,4 @@
+//! The crate from outside.
 
+mod cli;
+mod manifests;
