@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use crate::error::Error;
+use crate::names::node_hash;
 use crate::store::{Resource, Store, StoreError, Stored};
 
 /// How often an operation starts over when others write the same object.
@@ -31,6 +32,8 @@ const MAX_BLOCKS: usize = 20;
 pub struct Allocator<S> {
     store: S,
     node: String,
+    /// Value of the label that finds the node's claims.
+    node_hash: String,
 }
 
 /// What to assign.
@@ -84,9 +87,11 @@ pub struct Assignment {
 impl<S: Store> Allocator<S> {
     /// An allocator for `node`.
     pub fn new(store: S, node: impl Into<String>) -> Self {
+        let node = node.into();
         Self {
             store,
-            node: node.into(),
+            node_hash: node_hash(&node),
+            node,
         }
     }
 

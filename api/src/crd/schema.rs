@@ -21,7 +21,8 @@ fn walk(schema: &mut Value, is_item: bool) {
     if let Some(words) = map.get_mut("enum").and_then(Value::as_array_mut) {
         words.retain(|word| !word.is_null());
     }
-    if map.get("default").is_some_and(Value::is_null) {
+    // An empty text is the same as none, and as a default it would have to fit the field's own format and pattern.
+    if map.get("default").is_some_and(|d| d.is_null() || d == "") {
         map.remove("default");
     }
     if map.get("x-kubernetes-int-or-string") == Some(&json!(true)) {

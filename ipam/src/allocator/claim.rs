@@ -82,9 +82,11 @@ impl<S: Store> Allocator<S> {
     }
 
     pub(super) async fn affinities(&self, node: &str) -> Result<Vec<Stored<BlockAffinitySpec>>, Error> {
+        let of_other = (node != self.node).then(|| node_hash(node));
+        let hash = of_other.as_ref().unwrap_or(&self.node_hash);
         let found = self
             .store
-            .list::<BlockAffinitySpec>(Some((NODE_HASH_LABEL, &node_hash(node))))
+            .list::<BlockAffinitySpec>(Some((NODE_HASH_LABEL, hash)))
             .await?;
         let is_ours = |affinity: &Stored<BlockAffinitySpec>| {
             affinity.spec.node == node && affinity.spec.r#type.as_deref().unwrap_or("host") == "host"

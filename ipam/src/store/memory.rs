@@ -28,6 +28,8 @@ struct State {
 #[derive(Default)]
 struct Object {
     versions: Vec<Option<(u64, Arc<dyn Any + Send + Sync>)>>,
+    /// Labels follow from the name's parts, so that all versions share them.
+    labels: BTreeMap<String, String>,
 }
 
 /// How many versions stale reads reach back.
@@ -174,6 +176,9 @@ impl State {
         self.revision += 1;
         let revision = self.revision;
         let object = self.objects.entry((R::KIND, name.to_owned())).or_default();
+        if let Some(spec) = spec.as_ref().filter(|_| object.versions.is_empty()) {
+            object.labels = spec.labels();
+        }
         object
             .versions
             .push(spec.map(|spec| (revision, Arc::new(spec) as Arc<dyn Any + Send + Sync>)));
@@ -239,12 +244,11 @@ impl Store for Memory {
             let mut state = self.lock();
             let age = state.age();
             let of_kind = state.objects.iter().filter(|((kind, _), _)| *kind == R::KIND);
-            let found = of_kind.filter_map(|((_, name), object)| object.version::<R>(name, age));
-            let labelled = |stored: &Stored<R>, (key, value): (&str, &str)| {
-                stored.spec.labels().get(key).is_some_and(|present| present == value)
-            };
-            found
-                .filter(|stored| label.is_none_or(|label| labelled(stored, label)))
+            let labelled = of_kind.filter(|(_, object)| {
+                label.is_none_or(|(key, value)| object.labels.get(key).is_some_and(|present| present == value))
+            });
+            labelled
+                .filter_map(|((_, name), object)| object.version(name, age))
                 .collect()
         };
         self.delay().await;

@@ -67,13 +67,22 @@ impl Random {
 /// What must hold after every step, whatever happened. `held`: addresses that were given out and not asked back, with
 /// their handles.
 pub(crate) fn check_always(memory: &Memory, held: &BTreeMap<IpAddr, String>) -> Result<(), String> {
-    let mut allocated = BTreeMap::new();
-    for stored in memory.snapshot::<IPAMBlockSpec>() {
+    let blocks = memory.snapshot::<IPAMBlockSpec>();
+    let mut owners = BTreeMap::new();
+    for stored in &blocks {
         let spec = &stored.spec;
-        let size = spec.allocations.len() as u32;
-        let taken = (0..size).filter(|n| spec.allocations[*n as usize].is_some());
-        let listed: Vec<u32> = taken.chain(spec.unallocated.iter().copied()).collect();
-        if listed.len() != size as usize || listed.iter().collect::<BTreeSet<_>>().len() != size as usize {
+        owners.insert(spec.cidr.as_str(), block::owner(spec));
+        let mut listed = vec![0; spec.allocations.len()];
+        let taken = spec
+            .allocations
+            .iter()
+            .enumerate()
+            .filter(|(_, index)| index.is_some())
+            .map(|(n, _)| n);
+        for ordinal in taken.chain(spec.unallocated.iter().map(|ordinal| *ordinal as usize)) {
+            listed[ordinal] += 1;
+        }
+        if listed.iter().any(|times| *times != 1) {
             return Err(format!("block {} does not list each address once: {spec:?}", spec.cidr));
         }
         if spec
@@ -87,34 +96,46 @@ pub(crate) fn check_always(memory: &Memory, held: &BTreeMap<IpAddr, String>) -> 
                 spec.cidr
             ));
         }
-        for allocation in block::allocations(spec) {
-            allocated.insert(allocation.address, allocation.handle.unwrap_or_default());
-        }
     }
     for (address, handle) in held {
-        match allocated.get(address) {
-            Some(other) if other == handle => {}
-            other => return Err(format!("{address} was given to {handle} but its block says {other:?}")),
+        let holder = blocks.iter().find_map(|stored| holder(&stored.spec, *address));
+        if holder != Some(handle) {
+            return Err(format!("{address} was given to {handle} but its block says {holder:?}"));
         }
     }
-    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    let mut confirmed = BTreeMap::new();
     for stored in memory.snapshot::<BlockAffinitySpec>() {
-        if !stored.spec.state.is_confirmed() {
+        let spec = stored.spec;
+        if !spec.state.is_confirmed() {
             continue;
         }
-        if let Some(other) = owners.insert(stored.spec.cidr.clone(), stored.spec.node.clone()) {
+        if owners.get(spec.cidr.as_str()) != Some(&Some(&spec.node)) {
             return Err(format!(
-                "block {} is confirmed for {other} and {}",
-                stored.spec.cidr, stored.spec.node
+                "{} is confirmed but its block says {:?}",
+                stored.name,
+                owners.get(spec.cidr.as_str())
             ));
         }
-        let blocks = memory.snapshot::<IPAMBlockSpec>();
-        let block = blocks.iter().find(|block| block.spec.cidr == stored.spec.cidr);
-        if block.and_then(|block| block::owner(&block.spec)) != Some(&stored.spec.node) {
-            return Err(format!("{} is confirmed but its block is {block:?}", stored.name));
+        if let Some(other) = confirmed.insert(spec.cidr.clone(), spec.node.clone()) {
+            return Err(format!(
+                "block {} is confirmed for {other} and {}",
+                spec.cidr, spec.node
+            ));
         }
     }
     Ok(())
+}
+
+/// The handle that a block's own lists give for an address, read without the code under test.
+fn holder(spec: &IPAMBlockSpec, address: IpAddr) -> Option<&String> {
+    let first: IpAddr = spec.cidr.split('/').next()?.parse().ok()?;
+    let ordinal = match (first, address) {
+        (IpAddr::V4(first), IpAddr::V4(address)) => u128::from(u32::from(address).checked_sub(u32::from(first))?),
+        (IpAddr::V6(first), IpAddr::V6(address)) => u128::from(address).checked_sub(u128::from(first))?,
+        _ => return None,
+    };
+    let index = (*spec.allocations.get(usize::try_from(ordinal).ok()?)?)?;
+    spec.attributes.get(index as usize)?.handle_id.as_ref()
 }
 
 /// What must hold once everybody has recovered: nothing leaked, every count right.
