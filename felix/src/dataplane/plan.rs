@@ -4,6 +4,9 @@
 //! nothing refers to any more. At no moment do rules and members together allow what neither the old nor the new state
 //! does.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 

@@ -298,3 +298,13 @@ pub enum Entry {
     /// Of a `hash:net,iface`.
     NetInterface(IpNetwork, Arc<str>),
 }
+
+impl Entry {
+    /// The family of its address.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Net(net) | Self::NetInterface(net, _) => Family::of(net.ip()),
+            Self::AddressPort(address, ..) => Family::of(*address),
+        }
+    }
+}

@@ -2,7 +2,9 @@
 
 mod forwarding;
 mod lab;
+mod permit;
 mod policy;
+mod probe;
 mod random;
 mod upkeep;
 

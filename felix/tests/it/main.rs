@@ -1,11 +1,14 @@
 //! Integration tests of the policy engine.
 #![allow(clippy::unwrap_used)]
 
+mod calc;
 mod interpreter;
 mod kernel;
 mod mutants;
 mod node;
 mod property;
 mod rng;
+mod shrink;
+mod state;
 mod verdict;
 mod world;

@@ -1,18 +1,19 @@
 //! Random clusters and edits: what is computed step by step equals what is computed at once, and the rules say what
 //! `verdict` says.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use margay_api::slim::Pod;
-use margay_felix::calc::{ActivePolicy, Calc, Change, LocalEndpoint, Member, Pools, SetId};
-use margay_felix::model::{EndpointId, PolicyId, Protocol};
+use margay_felix::calc::Calc;
+use margay_felix::model::Protocol;
 use margay_felix::render::{Builtin, Match, Ruleset, SetName, Table};
 use margay_felix::verdict::{self, Cluster, Connection, Peer, evaluate};
 
 use crate::interpreter::{Packet, Walk, check_loadable, walk};
 use crate::node::{Node, interface, steps};
 use crate::rng::{Rng, seeds};
+use crate::shrink::report;
+use crate::state::State;
 use crate::world::{NODES, World};
 
 const WORLDS: usize = 40;
@@ -265,132 +266,6 @@ fn host_at(cluster: &Cluster, address: IpAddr) -> Option<&String> {
         .iter()
         .find(|node| [node.address(true), node.address(false)].contains(&Some(address)));
     node.map(|node| &node.metadata.name)
-}
-
-/// Makes the cluster as small as it can be with the rules and `verdict` still at odds, and says how.
-fn report(seed: u64, cluster: &Cluster, connection: &Connection) -> ! {
-    let mut small = cluster.clone();
-    let odd = |cluster: &Cluster| {
-        let nodes = NODES.map(|name| {
-            let mut node = Node::new(name);
-            node.update(&Cluster::default(), cluster);
-            node.flush();
-            node
-        });
-        let (expected, found) = compare(cluster, &rulesets(&nodes), connection)?;
-        (expected != found.allowed).then_some((expected, found))
-    };
-    if odd(&small).is_none() {
-        panic!(
-            "seed {seed}: {connection:?}: at odds, but not when the rules are made at once: {}",
-            json(cluster)
-        );
-    }
-    loop {
-        let smaller = candidates(&small)
-            .into_iter()
-            .find(|candidate| odd(candidate).is_some());
-        match smaller {
-            Some(smaller) => small = smaller,
-            None => break,
-        }
-    }
-    let (expected, found) = odd(&small).unwrap();
-    panic!(
-        "MARGAY_SEED={seed}: {connection:?}: verdict says allow={expected}, the rules {}:\n{}\n{}",
-        found.allowed,
-        found.trace.join("\n"),
-        json(&small)
-    );
-}
-
-/// The cluster with one thing less.
-fn candidates(cluster: &Cluster) -> Vec<Cluster> {
-    let mut candidates = Vec::new();
-    let mut without = |edit: &dyn Fn(&mut Cluster)| {
-        let mut candidate = cluster.clone();
-        edit(&mut candidate);
-        candidates.push(candidate);
-    };
-    (0..cluster.pods.len()).for_each(|i| without(&|c| _ = c.pods.remove(i)));
-    (0..cluster.policies.len()).for_each(|i| without(&|c| _ = c.policies.remove(i)));
-    for (i, policy) in cluster.policies.iter().enumerate() {
-        for j in 0..policy.spec.ingress.len() {
-            without(&|c| _ = c.policies[i].spec.ingress.remove(j));
-            let rule = &policy.spec.ingress[j];
-            (1..rule.from.len()).for_each(|k| without(&|c| _ = c.policies[i].spec.ingress[j].from.remove(k)));
-            (1..rule.ports.len()).for_each(|k| without(&|c| _ = c.policies[i].spec.ingress[j].ports.remove(k)));
-        }
-        for j in 0..policy.spec.egress.len() {
-            without(&|c| _ = c.policies[i].spec.egress.remove(j));
-            let rule = &policy.spec.egress[j];
-            (1..rule.to.len()).for_each(|k| without(&|c| _ = c.policies[i].spec.egress[j].to.remove(k)));
-            (1..rule.ports.len()).for_each(|k| without(&|c| _ = c.policies[i].spec.egress[j].ports.remove(k)));
-        }
-    }
-    candidates
-}
-
-fn json(cluster: &Cluster) -> String {
-    let lines = cluster.pods.iter().map(|pod| serde_json::to_string(pod).unwrap());
-    let lines = lines.chain(
-        cluster
-            .policies
-            .iter()
-            .map(|policy| serde_json::to_string(policy).unwrap()),
-    );
-    lines
-        .chain(cluster.namespaces.iter().map(|ns| serde_json::to_string(ns).unwrap()))
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-/// What all changes so far come to.
-#[derive(Debug, Default, PartialEq)]
-struct State {
-    sets: BTreeMap<SetId, BTreeSet<Member>>,
-    policies: BTreeMap<PolicyId, ActivePolicy>,
-    endpoints: BTreeMap<EndpointId, LocalEndpoint>,
-    pools: Pools,
-}
-
-impl State {
-    /// Takes a flush, and checks that it keeps its word: one change a key, and nothing is used before it is there.
-    fn take(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            match change {
-                Change::SetAdded(id, members) => assert!(self.sets.insert(id, members).is_none()),
-                Change::SetChanged(id, delta) => {
-                    let members = self.sets.get_mut(&id).unwrap();
-                    delta.removed.iter().for_each(|member| assert!(members.remove(member)));
-                    delta
-                        .added
-                        .into_iter()
-                        .for_each(|member| assert!(members.insert(member)));
-                }
-                Change::SetRemoved(id) => {
-                    assert!(self.sets.remove(&id).is_some());
-                    assert!(self.policies.values().all(|policy| policy.sets().all(|set| *set != id)));
-                }
-                Change::PolicyUpdated(id, policy) => {
-                    assert!(policy.sets().all(|set| self.sets.contains_key(set)));
-                    self.policies.insert(id, (*policy).clone());
-                }
-                Change::PolicyRemoved(id) => assert!(self.policies.remove(&id).is_some()),
-                Change::EndpointUpdated(id, endpoint) => {
-                    let tiers = endpoint
-                        .policy
-                        .iter()
-                        .flat_map(|policy| policy.ingress.iter().chain(&policy.egress));
-                    let mut policies = tiers.flat_map(|tier| &tier.policies);
-                    assert!(policies.all(|policy| self.policies.contains_key(policy)));
-                    self.endpoints.insert(id, (*endpoint).clone());
-                }
-                Change::EndpointRemoved(id) => assert!(self.endpoints.remove(&id).is_some()),
-                Change::PoolsChanged(pools) => self.pools = pools,
-            }
-        }
-    }
 }
 
 /// The ruleset as if no set had ever been renewed.

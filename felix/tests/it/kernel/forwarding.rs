@@ -1,5 +1,6 @@
 //! The node itself, address translation, and what workloads may not do.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::pin::Pin;
 use std::time::Duration;
@@ -101,7 +102,12 @@ fn spoofed_sources(lab: &mut Lab) -> Test<'_> {
             };
             let mut buffer = [0; 16];
             let mut receive = || {
-                let (length, from) = receiver.recv_from(&mut buffer).unwrap();
+                let (length, from) = loop {
+                    match receiver.recv_from(&mut buffer) {
+                        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                        result => break result.unwrap(),
+                    }
+                };
                 (String::from_utf8_lossy(&buffer[..length]).into_owned(), from.ip())
             };
             send(stolen, b"stolen");

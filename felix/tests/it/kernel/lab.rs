@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::process::Command;
-use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use margay_api::slim;
@@ -17,8 +15,11 @@ use margay_felix::model::{Attachment, EndpointId, Pool, Update};
 use margay_felix::render::{Config, EndpointToHost};
 use margay_netlink::{Addr, IpNetwork, Mac, Netns, NextHop, Route, VethSpec, sysctl};
 use serde_json::{Value, json};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::{Instant, sleep};
+
+use super::permit::Permit;
+use super::probe::Probe;
+pub(super) use super::probe::Via;
 
 /// The node's own addresses, and those of its neighbour outside.
 pub(super) const NODE: [&str; 2] = ["172.16.0.1", "fd00:2::1"];
@@ -43,13 +44,6 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_millis(60);
 
 const HOST_MAC: Mac = Mac([0xee; 6]);
-
-/// TCP or UDP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Via {
-    Tcp,
-    Udp,
-}
 
 /// From, to, protocol, port, and whether it passes. Ends are `namespace/pod`, `node`, or an address outside; between
 /// those that have both families, both are tried.
@@ -184,7 +178,8 @@ impl Lab {
     }
 
     pub(super) fn namespace(&mut self, name: &str, team: &str) {
-        let namespace = json!({"metadata": {"name": name, "labels": {"team": team}}});
+        let namespace =
+            json!({"metadata": {"name": name, "labels": {"team": team, "kubernetes.io/metadata.name": name}}});
         let namespace: slim::Namespace = serde_json::from_value(namespace).unwrap();
         self.tell(convert::namespace(&namespace));
         self.namespaces.insert(name.to_owned(), namespace);
@@ -436,70 +431,6 @@ impl Lab {
                 .await
                 .unwrap();
         }
-    }
-}
-
-/// A packet on its way, and whether anything came back: a closed port says so, which is answer enough.
-struct Probe {
-    socket: Socket,
-    answered: bool,
-}
-
-impl Probe {
-    fn send(from: &Netns, source: Option<IpAddr>, to: SocketAddr, via: Via) -> Self {
-        let socket = from.run(|| {
-            let (kind, protocol) = match via {
-                Via::Tcp => (Type::STREAM, Protocol::TCP),
-                Via::Udp => (Type::DGRAM, Protocol::UDP),
-            };
-            let socket = Socket::new(Domain::for_address(to), kind, Some(protocol)).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            if let Some(source) = source {
-                socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
-            }
-            match socket.connect(&to.into()) {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(115) => {}
-                Err(error) => panic!("connect from {source:?} to {to}: {error}"),
-            }
-            if via == Via::Udp {
-                socket.send(b"margay").unwrap();
-            }
-            socket
-        });
-        Self {
-            socket: socket.unwrap(),
-            answered: false,
-        }
-    }
-
-    fn poll(&mut self) {
-        let error = self.socket.take_error().unwrap();
-        self.answered |= error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    }
-}
-
-/// One of two permits to use the kernel.
-struct Permit;
-
-static PERMITS: (Mutex<usize>, Condvar) = (Mutex::new(2), Condvar::new());
-
-impl Permit {
-    fn take() -> Self {
-        let free = PERMITS.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mut free = PERMITS
-            .1
-            .wait_while(free, |free| *free == 0)
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        *free -= 1;
-        Self
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        *PERMITS.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
-        PERMITS.1.notify_one();
     }
 }
 

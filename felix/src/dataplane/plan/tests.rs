@@ -1,0 +1,93 @@
+use serde_json::json;
+
+use super::*;
+use crate::calc::Calc;
+use crate::convert;
+use crate::model::{Attachment, EndpointId, Pool, Update};
+use crate::render::{Config, Renderer};
+
+const WRITTEN: &str = include_str!("example.txt");
+
+fn updates() -> Vec<Update> {
+    let pod = |name: &str, app: &str, ip: &str| {
+        let pod = json!({"metadata": {"namespace": "shop", "name": name, "uid": name, "labels": {"app": app}},
+            "spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
+            "status": {"phase": "Running", "podIPs": [{"ip": ip}]}});
+        convert::pod(&serde_json::from_value(pod).unwrap())
+    };
+    let policy = json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": {"podSelector": {"matchLabels": {"app": "web"}},
+        "policyTypes": ["Ingress", "Egress"], "ingress": [
+            {"from": [{"podSelector": {"matchLabels": {"app": "client"}}}], "ports": [{"port": "http"}, {"port": 80}, {"port": 8000, "endPort": 8010}]},
+            {"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["128.0.0.0/1"]}}]}]}});
+    let attachment = Attachment {
+        uid: "web".into(),
+        interface: "mgyweb".into(),
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+    };
+    vec![
+        pod("web", "web", "10.0.0.1"),
+        pod("client", "client", "10.0.0.2"),
+        convert::network_policy(&serde_json::from_value(policy).unwrap()).0,
+        Update::Attachment(EndpointId::new("shop", "web"), Some(attachment)),
+        Update::Pool("10.0.0.0/16".parse().unwrap(), Some(Pool { nat_outgoing: true })),
+    ]
+}
+
+/// What is written for IPv4, without the rules' hashes.
+fn written(plan: &Plan) -> String {
+    let tables: String = plan
+        .tables
+        .iter()
+        .filter(|(family, _)| *family == Family::V4)
+        .map(|(_, text)| text.as_str())
+        .collect();
+    let mut text = String::new();
+    for line in format!("{}{tables}{}", plan.sets_before, plan.sets_after)
+        .lines()
+        .filter(|line| !line.contains("mgy6-"))
+    {
+        match line.split_once("mgy:") {
+            Some((before, after)) => text.push_str(&format!("{before}mgy:…{}\n", &after[16..])),
+            None => text.push_str(&format!("{line}\n")),
+        }
+    }
+    text
+}
+
+#[test]
+fn writes_a_small_example_as_committed() {
+    let (mut calc, mut renderer) = (Calc::new(), Renderer::new(Config::default(), []));
+    updates().into_iter().for_each(|update| calc.update(update));
+    calc.in_sync();
+    renderer.apply(calc.flush());
+    let plan = Plan::for_snapshot(renderer.ruleset(), &Snapshot::default(), &Family::ALL);
+    assert_eq!(written(&plan), WRITTEN);
+    // Once it is there, nothing is left to write.
+    let mut kernel = Snapshot::default();
+    for family in Family::ALL {
+        let tables = plan
+            .tables
+            .iter()
+            .filter(|(of, _)| *of == family)
+            .map(|(_, text)| text.as_str());
+        kernel.read_tables(
+            family,
+            &tables
+                .collect::<String>()
+                .replace("-I FORWARD 1 ", "-A FORWARD ")
+                .replace("-I INPUT 1 ", "-A INPUT ")
+                .replace("-I OUTPUT 1 ", "-A OUTPUT ")
+                .replace("-I PREROUTING 1 ", "-A PREROUTING "),
+        );
+    }
+    kernel.read_sets(&format!("{}{}", plan.sets_before, plan.sets_after));
+    let again = Plan::for_snapshot(renderer.ruleset(), &kernel, &Family::ALL);
+    assert!(again.is_empty(), "{again:?}");
+    // A change of members alone writes members alone.
+    calc.update(Update::Workload(EndpointId::new("shop", "client"), None));
+    let delta = renderer.apply(calc.flush());
+    let plan = Plan::for_delta(renderer.ruleset(), &delta);
+    assert!(plan.tables.is_empty() && plan.sets_after.is_empty());
+    assert_eq!(plan.sets_before.lines().count(), 1);
+    assert!(plan.sets_before.starts_with("del mgy4-") && plan.sets_before.ends_with(" 10.0.0.2/32\n"));
+}
