@@ -5,6 +5,7 @@ mod custom;
 mod deletion;
 mod kube_rs;
 mod kubectl;
+mod margay;
 mod patches;
 mod restart;
 mod support;
