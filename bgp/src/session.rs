@@ -36,6 +36,9 @@ const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
 /// An incoming connection to a session this old is the peer's restart, not a late collision (RFC 4724 section 5).
 const TAKEOVER_AGE: Duration = Duration::from_secs(5);
 
+/// How long a connection may wait for what becomes of the other one.
+const CONFIRM_WAIT: Duration = Duration::from_secs(3);
+
 /// The longest wait before a failed session is tried again.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
@@ -273,6 +276,7 @@ impl Session {
                 self.last_error = Some(DownReason::ConnectFailed(error.to_owned()));
             }
             self.retry_later(now);
+            self.confirm(now);
             self.update_state(now);
         }
     }
@@ -332,7 +336,10 @@ impl Session {
 
     /// When [`Session::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let timers = self.connections.iter().flat_map(|c| [c.hold_at, c.keepalive_at]);
+        let timers = self
+            .connections
+            .iter()
+            .flat_map(|c| [c.hold_at, c.keepalive_at, c.confirm_by]);
         timers.chain([self.retry_at]).flatten().min()
     }
 
@@ -358,6 +365,7 @@ impl Session {
         for id in expired {
             self.expire(id, now);
         }
+        self.confirm(now);
         for index in 0..self.connections.len() {
             let (id, options, due) = {
                 let c = &self.connections[index];
@@ -469,7 +477,10 @@ impl Session {
                 self.after_loss(phase, DownReason::Received(notification), false, now);
             }
             (Phase::OpenSent, Message::Open(open)) => self.handle_open(id, open, now),
-            (Phase::OpenConfirm, Message::Keepalive) => self.establish(id, now),
+            (Phase::OpenConfirm, Message::Keepalive) => match self.connection(id) {
+                Some(waiting) if waiting.confirm_by.is_some() => waiting.peer_confirmed = true,
+                _ => self.establish(id, now),
+            },
             (Phase::Established, Message::Keepalive) => self.arm_hold(id, now),
             (Phase::Established, Message::Update(update)) => {
                 self.counters.updates_in += 1;
@@ -513,6 +524,7 @@ impl Session {
                 self.down(DownReason::PeerRestarted, true, now);
             }
             if loser == id {
+                self.confirm(now);
                 return self.update_state(now);
             }
         }
@@ -523,13 +535,34 @@ impl Session {
         connection.hold_time = hold_time;
         connection.options.as4 = as4;
         connection.open = Some(open);
-        let options = connection.options;
-        self.send(id, &Message::Keepalive, options);
+        connection.confirm_by = Some(now + CONFIRM_WAIT);
         self.arm_hold(id, now);
-        if let Some(index) = self.connections.iter().position(|c| c.id == id) {
-            self.arm_keepalive(index, now);
-        }
+        self.confirm(now);
         self.update_state(now);
+    }
+
+    /// Confirms the peer's OPEN with a KEEPALIVE, once it is clear what becomes of the other connection.
+    ///
+    /// The KEEPALIVE lets the peer's session come up. Were a connection of ours still on its way then, a peer that
+    /// supports graceful restart would take it for our next restart (RFC 4724 section 5), end the new session and
+    /// drop the routes it has kept.
+    fn confirm(&mut self, now: Instant) {
+        let undecided = self.connecting || self.connections.iter().any(|c| c.phase == Phase::OpenSent);
+        let due = |c: &&Connection| c.confirm_by.is_some_and(|at| !undecided || at <= now);
+        let ready: Vec<ConnectionId> = self.connections.iter().filter(due).map(|c| c.id).collect();
+        for id in ready {
+            let Some(index) = self.connections.iter().position(|c| c.id == id) else {
+                continue;
+            };
+            let connection = &mut self.connections[index];
+            connection.confirm_by = None;
+            let (options, peer_confirmed) = (connection.options, connection.peer_confirmed);
+            self.send(id, &Message::Keepalive, options);
+            self.arm_keepalive(index, now);
+            if peer_confirmed {
+                self.establish(id, now);
+            }
+        }
     }
 
     /// The connection to close, if the OPEN on `id` shows that there is one too many (RFC 4271 section 6.8).
@@ -641,6 +674,7 @@ impl Session {
         if self.connections.is_empty() || (self.negotiated.is_none() && !collision) {
             self.retry_later(now);
         }
+        self.confirm(now);
         self.update_state(now);
     }
 

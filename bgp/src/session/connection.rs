@@ -45,6 +45,10 @@ pub(super) struct Connection {
     /// Negotiated seconds, once the peer's OPEN is there.
     pub(super) hold_time: u16,
     pub(super) hold_at: Option<Instant>,
+    /// We have not confirmed the peer's OPEN yet, and will by then at the latest.
+    pub(super) confirm_by: Option<Instant>,
+    /// The peer has confirmed ours in the meantime.
+    pub(super) peer_confirmed: bool,
     pub(super) keepalive_at: Option<Instant>,
 }
 
@@ -59,6 +63,8 @@ impl Connection {
             open: None,
             hold_time: 0,
             hold_at: None,
+            confirm_by: None,
+            peer_confirmed: false,
             keepalive_at: None,
         }
     }

@@ -134,7 +134,8 @@ fn a_restart_writes_only_differences_and_leaves_others_alone() {
         .await;
         assert_eq!(prefixes(), ["10.1.0.0/16"]);
         let mut touched = Vec::new();
-        while let Some(Some(event)) = futures::FutureExt::now_or_never(events.next()) {
+        let quiet = std::time::Duration::from_millis(200);
+        while let Ok(Some(event)) = tokio::time::timeout(quiet, events.next()).await {
             if let margay_netlink::Event::Route(r) | margay_netlink::Event::RouteGone(r) = event {
                 touched.push(r.dst);
             }

@@ -185,6 +185,49 @@ fn messages_out_of_turn_are_fsm_errors_rfc6608() {
 }
 
 #[test]
+fn a_session_comes_up_only_when_no_other_connection_is_on_its_way() {
+    let now = std::time::Instant::now();
+    let options = Options {
+        as4: false,
+        ibgp: false,
+    };
+    let open = Message::Open(Open {
+        my_as: 65002,
+        hold_time: 30,
+        router_id: Ipv4Addr::new(10, 0, 0, 2),
+        capabilities: vec![],
+    });
+    let said = |session: &mut Session| -> Vec<Output> { std::iter::from_fn(|| session.poll_output()).collect() };
+    let confirmed = Output::Send(ConnectionId(1), Message::Keepalive.encode(options));
+    // (what becomes of our own attempt, whether the peer's connection is confirmed and comes up then)
+    let fails = |s: &mut Session| s.handle_connect_failed("connection refused", now);
+    let opens = |s: &mut Session| {
+        s.handle_connected(ConnectionId(2), now);
+        assert_ne!(s.state(), State::Established);
+        // Our identifier is the lower one: the connection that the peer made stays.
+        s.handle_data(ConnectionId(2), &open.encode(options), now);
+    };
+    let hangs = |s: &mut Session| s.handle_timeout(now + SECOND * 3);
+    let ends: [&dyn Fn(&mut Session); 3] = [&fails, &opens, &hangs];
+    for end in ends {
+        let mut session = Session::new(session_config(65001, 65002, [10, 0, 0, 1]), 1, now);
+        session.start(now);
+        assert_eq!(said(&mut session), [Output::Connect]);
+        session.handle_incoming(ConnectionId(1), now);
+        session.handle_data(ConnectionId(1), &open.encode(options), now);
+        session.handle_data(ConnectionId(1), &Message::Keepalive.encode(options), now);
+        assert!(
+            !said(&mut session).contains(&confirmed),
+            "the peer would come up and then see our attempt"
+        );
+        assert_eq!(session.state(), State::OpenConfirm);
+        end(&mut session);
+        assert!(said(&mut session).contains(&confirmed));
+        assert_eq!(session.negotiated().map(|n| n.connection), Some(ConnectionId(1)));
+    }
+}
+
+#[test]
 fn a_mute_connection_does_not_keep_us_from_trying() {
     let now = std::time::Instant::now();
     let mut session = Session::new(session_config(65001, 65002, [10, 0, 0, 1]), 1, now);

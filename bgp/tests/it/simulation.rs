@@ -191,8 +191,9 @@ impl Pair {
 
     pub(crate) fn start(&mut self) {
         let now = self.now;
-        self.a.session.start(now);
-        self.b.session.start(now);
+        for node in [&mut self.a, &mut self.b].into_iter().filter(|n| n.alive) {
+            node.session.start(now);
+        }
         self.settle();
     }
 
