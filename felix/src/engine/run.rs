@@ -106,7 +106,7 @@ impl Task {
         let first = self.counters.applied == 0;
         let delta = renderer.apply(changes);
         let ruleset = renderer.ruleset();
-        if Instant::now() >= self.next_refresh {
+        if !first && Instant::now() >= self.next_refresh {
             self.last_look = Instant::now();
             self.next_refresh = self.last_look + self.config.refresh_interval;
             let repaired = self.dataplane.repair(ruleset).await?;
