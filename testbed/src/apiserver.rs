@@ -1,7 +1,7 @@
 //! A small Kubernetes API server for labs and fast tests: enough for kubectl, kube-rs and Margay's own agents.
 //!
 //! It serves discovery, OpenAPI as far as kubectl's validation needs it, tables, CRUD with conflicts, list and watch,
-//! the four kinds of patch, dry run, field validation, finalizers, the built-in kinds of [`builtin`](self) and custom
+//! the four kinds of patch, dry run, field validation, finalizers, the built-in kinds of `builtin/kinds.txt` and custom
 //! resources with schemas, defaults and CEL rules, over TLS with one bearer token.
 //!
 //! What it leaves out answers 501 and says what to do instead: kinds whose controller a lab does not have, `exec`,
@@ -11,6 +11,8 @@
 //! - No garbage collection by owner references, no expiry of Events, no tokens or `kube-root-ca.crt` for pods.
 //! - Server-side apply records ownership from an object's first apply on; see `patch/apply.rs`.
 //! - In CEL, `oldSelf` of a list's items is found by index, not by list key.
+//! - OpenAPI v2 has no definitions: kubectl before 1.25 warns of an unknown field (which is dropped) and does not refuse it.
+//! - Services are taken only without a cluster IP (`clusterIP: None`): nothing would route one.
 //! - A field that `builtin/types.txt` types `any` is stored as it comes.
 //! - Answers are JSON only, HTTP/1.1 only; protobuf is read for what `kubectl create` sends.
 //!
