@@ -39,7 +39,9 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 pub async fn serve<A: Addresses, P: Policy, L: Links>(listener: UnixListener, attacher: Arc<Attacher<A, P, L>>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -67,7 +69,11 @@ async fn connection<A: Addresses, P: Policy, L: Links>(mut stream: UnixStream, a
         // The file's mode already keeps others out; this holds also if somebody changes it.
         Ok(peer) if peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw() => {}
         Ok(peer) => {
-            tracing::warn!(uid = peer.uid(), pid = peer.pid(), "CNI request refused: the caller is not root");
+            tracing::warn!(
+                uid = peer.uid(),
+                pid = peer.pid(),
+                "CNI request refused: the caller is not root"
+            );
             return;
         }
         Err(error) => {
@@ -82,7 +88,9 @@ async fn connection<A: Addresses, P: Policy, L: Links>(mut stream: UnixStream, a
         },
         Ok(Ok(None)) => return,
         Ok(Err(complaint)) => complain(&complaint),
-        Err(_) => complain(&FrameError::Malformed(format!("no complete request within {READ_TIMEOUT:?}"))),
+        Err(_) => complain(&FrameError::Malformed(format!(
+            "no complete request within {READ_TIMEOUT:?}"
+        ))),
     };
     if let Err(error) = stream.write_all(&answer).await {
         tracing::debug!(%error, "CNI answer not delivered");
@@ -106,7 +114,11 @@ async fn read(stream: &mut UnixStream) -> Result<Option<Vec<u8>>, FrameError> {
         let mut chunk = [0; 4096];
         match stream.read(&mut chunk).await {
             Ok(0) if message.is_empty() => return Ok(None),
-            Ok(0) => return Err(FrameError::Malformed("the connection closed in the middle of it".to_owned())),
+            Ok(0) => {
+                return Err(FrameError::Malformed(
+                    "the connection closed in the middle of it".to_owned(),
+                ));
+            }
             Ok(count) => message.extend_from_slice(&chunk[..count]),
             Err(error) => return Err(FrameError::Malformed(error.to_string())),
         }

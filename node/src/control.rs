@@ -31,17 +31,38 @@ pub struct Unavailable(pub String);
 /// The routes.
 pub fn router<S: Source>(source: Arc<S>) -> Router {
     Router::new()
-        .route("/v1/status", get(async |State(source): State<Arc<S>>| Json(source.status().await)))
-        .route("/v1/bgp/peers", get(async |State(source): State<Arc<S>>| answer(source.bgp_peers().await)))
-        .route("/v1/bgp/routes", get(async |State(source): State<Arc<S>>| answer(source.bgp_routes().await)))
-        .route("/v1/ipam/blocks", get(async |State(source): State<Arc<S>>| answer(source.ipam_blocks().await)))
-        .route("/v1/endpoints", get(async |State(source): State<Arc<S>>| answer(source.endpoints().await)))
+        .route(
+            "/v1/status",
+            get(async |State(source): State<Arc<S>>| Json(source.status().await)),
+        )
+        .route(
+            "/v1/bgp/peers",
+            get(async |State(source): State<Arc<S>>| answer(source.bgp_peers().await)),
+        )
+        .route(
+            "/v1/bgp/routes",
+            get(async |State(source): State<Arc<S>>| answer(source.bgp_routes().await)),
+        )
+        .route(
+            "/v1/ipam/blocks",
+            get(async |State(source): State<Arc<S>>| answer(source.ipam_blocks().await)),
+        )
+        .route(
+            "/v1/endpoints",
+            get(async |State(source): State<Arc<S>>| answer(source.endpoints().await)),
+        )
         .fallback(async |uri: axum::http::Uri| {
             let served = "/v1/status, /v1/bgp/peers, /v1/bgp/routes, /v1/ipam/blocks, /v1/endpoints";
-            refusal(StatusCode::NOT_FOUND, format!("{} is not served; there are {served}", uri.path()))
+            refusal(
+                StatusCode::NOT_FOUND,
+                format!("{} is not served; there are {served}", uri.path()),
+            )
         })
         .method_not_allowed_fallback(async || {
-            refusal(StatusCode::METHOD_NOT_ALLOWED, "everything here is read with GET".to_owned())
+            refusal(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "everything here is read with GET".to_owned(),
+            )
         })
         .with_state(source)
 }
@@ -75,10 +96,18 @@ mod tests {
 
     impl Source for Fake {
         async fn status(&self) -> NodeStatus {
-            NodeStatus { node: "node1".into(), ready: true, ..NodeStatus::default() }
+            NodeStatus {
+                node: "node1".into(),
+                ready: true,
+                ..NodeStatus::default()
+            }
         }
         async fn bgp_peers(&self) -> Result<Vec<BgpPeer>, Unavailable> {
-            let peer = BgpPeer { address: "10.1.1.1".into(), state: BgpState::Established, ..BgpPeer::default() };
+            let peer = BgpPeer {
+                address: "10.1.1.1".into(),
+                state: BgpState::Established,
+                ..BgpPeer::default()
+            };
             Ok(vec![peer])
         }
         async fn bgp_routes(&self) -> Result<Vec<BgpRoute>, Unavailable> {
@@ -88,7 +117,10 @@ mod tests {
             Ok(Vec::new())
         }
         async fn endpoints(&self) -> Result<Vec<Endpoint>, Unavailable> {
-            Ok(vec![Endpoint { pod: "checkout".into(), ..Endpoint::default() }])
+            Ok(vec![Endpoint {
+                pod: "checkout".into(),
+                ..Endpoint::default()
+            }])
         }
     }
 
@@ -99,7 +131,10 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap())
+        (
+            head.split(' ').nth(1).unwrap().parse().unwrap(),
+            serde_json::from_str(body).unwrap(),
+        )
     }
 
     #[tokio::test]
@@ -109,7 +144,10 @@ mod tests {
         let listener = crate::cni_server::bind(&path).unwrap();
         let server = tokio::spawn(serve(listener, Arc::new(Fake)));
         let (status, body) = ask(&path, "GET /v1/status").await;
-        assert_eq!((status, &body["node"], &body["ready"]), (200, &json!("node1"), &json!(true)));
+        assert_eq!(
+            (status, &body["node"], &body["ready"]),
+            (200, &json!("node1"), &json!(true))
+        );
         let (status, body) = ask(&path, "GET /v1/bgp/peers").await;
         assert_eq!((status, &body[0]["state"]), (200, &json!("Established")));
         let (status, body) = ask(&path, "GET /v1/bgp/routes").await;
@@ -120,7 +158,13 @@ mod tests {
         assert_eq!((status, &body[0]["pod"]), (200, &json!("checkout")));
         let (status, body) = ask(&path, "GET /v2/status").await;
         assert_eq!(status, 404);
-        assert!(body["message"].as_str().unwrap().starts_with("/v2/status is not served"), "{body}");
+        assert!(
+            body["message"]
+                .as_str()
+                .unwrap()
+                .starts_with("/v2/status is not served"),
+            "{body}"
+        );
         assert_eq!(ask(&path, "DELETE /v1/status").await.0, 405);
         server.abort();
     }

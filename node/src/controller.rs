@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::health::{Condition, Health};
 use crate::http;
-use crate::kube::events::EventWriter;
+use crate::kube::events::{EventWriter, Standing};
 use crate::kube::ipam_store::KubeStore;
 use crate::kube::lease::{Election, LeaseConfig};
 use crate::kube::resource::CLUSTER_INFORMATION;
@@ -48,7 +48,12 @@ const LEASE: Duration = Duration::from_secs(15);
 pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let health = Health::default();
     let (_address, address) = watch::channel(options.health);
-    tokio::spawn(http::serve("health server", http::health_router(health.clone()), address, health.clone()));
+    tokio::spawn(http::serve(
+        "health server",
+        http::health_router(health.clone()),
+        address,
+        health.clone(),
+    ));
     let events = EventWriter::start(api.clone(), "margay-controller", options.identity.clone());
     let mut election = Election::new(LeaseConfig {
         namespace: options.namespace.clone(),
@@ -63,6 +68,7 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         next: Instant::now(),
         collect_at: Instant::now(),
         events,
+        told: Standing::default(),
         api: api.clone(),
     };
     let mut led = false;
@@ -74,8 +80,14 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         }
         health.beat("controller", Duration::from_secs(300));
         if let Err(error) = election.round(&api).await {
-            tracing::warn!(%error, "leader election: no answer");
-            health.set("datastore", Condition::NotReady(error.to_string()));
+            let why = match error {
+                ApiError::NotFound(text) => format!(
+                    "{text}: the Lease cannot be kept in namespace {}; apply deploy/namespace.yaml or give --namespace",
+                    options.namespace
+                ),
+                other => other.to_string(),
+            };
+            health.set("datastore", Condition::NotReady(why));
         } else {
             health.set("datastore", Condition::Ready(String::new()));
         }
@@ -86,7 +98,10 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
             // Observations of an earlier reign are stale.
             jobs.deleted = DeletedNodes::new(options.leak_grace);
         }
-        health.set("role", Condition::Ready(if leads { "leads" } else { "stands by" }.to_owned()));
+        health.set(
+            "role",
+            Condition::Ready(if leads { "leads" } else { "stands by" }.to_owned()),
+        );
         if leads && Instant::now() >= jobs.next {
             jobs.next = Instant::now() + options.interval;
             if let Err(error) = jobs.round().await {
@@ -107,15 +122,23 @@ struct Jobs {
     deleted: DeletedNodes,
     collector: Collector,
     events: EventWriter,
+    told: Standing,
     next: Instant,
     collect_at: Instant,
 }
 
 impl Jobs {
     async fn round(&mut self) -> anyhow::Result<()> {
-        cluster_information(&self.api).await.context("ClusterInformation default")?;
-        pools::report(&self.api, &self.events).await.context("status of IPPools")?;
-        self.deleted.round(&self.api, &self.allocator).await.context("deleted nodes")?;
+        cluster_information(&self.api)
+            .await
+            .context("ClusterInformation default")?;
+        pools::report(&self.api, &self.events, &mut self.told)
+            .await
+            .context("status of IPPools")?;
+        self.deleted
+            .round(&self.api, &self.allocator)
+            .await
+            .context("deleted nodes")?;
         if Instant::now() >= self.collect_at {
             self.collect_at = Instant::now() + Duration::from_secs(60);
             let collected = self.collector.pass(&self.allocator).await.context("IPAM leftovers")?;

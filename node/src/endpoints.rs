@@ -10,7 +10,10 @@ use sha2::{Digest, Sha256};
 
 use crate::persist::{self, Format, PersistError};
 
-const ENDPOINT: Format = Format { kind: "endpoint", version: 1 };
+const ENDPOINT: Format = Format {
+    kind: "endpoint",
+    version: 1,
+};
 
 /// What identifies an attachment to the runtime: one interface of one container in one network.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,7 +78,10 @@ impl EndpointStore {
     /// they are: their interfaces stay unknown and so pass no traffic.
     pub fn open(dir: &Path) -> Result<(Self, Vec<PersistError>), PersistError> {
         persist::private_dir(dir)?;
-        let wrap = |source| PersistError::Io { path: dir.to_owned(), source };
+        let wrap = |source| PersistError::Io {
+            path: dir.to_owned(),
+            source,
+        };
         let (mut records, mut unusable) = (BTreeMap::new(), Vec::new());
         for entry in std::fs::read_dir(dir).map_err(wrap)? {
             let path = entry.map_err(wrap)?.path();
@@ -93,7 +99,13 @@ impl EndpointStore {
                 Err(error) => unusable.push(error),
             }
         }
-        Ok((Self { dir: dir.to_owned(), records }, unusable))
+        Ok((
+            Self {
+                dir: dir.to_owned(),
+                records,
+            },
+            unusable,
+        ))
     }
 
     /// Stores a record; durable on return.
@@ -125,7 +137,12 @@ impl EndpointStore {
             hash.update(part.as_bytes());
             hash.update([0]);
         }
-        let name: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let name: String = hash
+            .finalize()
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         self.dir.join(name + ".json")
     }
 }
@@ -136,7 +153,11 @@ mod tests {
 
     fn record(container: &str) -> EndpointRecord {
         EndpointRecord {
-            key: AttachmentKey { network: "margay".into(), container: container.into(), ifname: "eth0".into() },
+            key: AttachmentKey {
+                network: "margay".into(),
+                container: container.into(),
+                ifname: "eth0".into(),
+            },
             namespace: "shop".into(),
             pod: "checkout".into(),
             runtime_uid: "u".into(),

@@ -102,7 +102,10 @@ impl Health {
             .map(|(task, (at, _))| format!("{task} has not answered for {} s", now.duration_since(*at).as_secs()))
             .collect();
         let ok = late.is_empty();
-        Report { ok, text: if ok { "ok\n".to_owned() } else { late.join("\n") + "\n" } }
+        Report {
+            ok,
+            text: if ok { "ok\n".to_owned() } else { late.join("\n") + "\n" },
+        }
     }
 
     /// The condition of one part.
@@ -142,11 +145,18 @@ mod tests {
         health.set("bgp", Condition::Degraded("10.0.0.1: connection refused".into()));
         let report = health.readiness();
         assert!(report.ok, "{}", report.text);
-        assert_eq!(report.text, "[!] bgp: 10.0.0.1: connection refused\n[+] dataplane: in sync\nready\n");
+        assert_eq!(
+            report.text,
+            "[!] bgp: 10.0.0.1: connection refused\n[+] dataplane: in sync\nready\n"
+        );
         health.set("watch pods", Condition::NotReady("no list yet".into()));
         let report = health.readiness();
         assert!(!report.ok);
-        assert!(report.text.ends_with("[-] watch pods: no list yet\nnot ready\n"), "{}", report.text);
+        assert!(
+            report.text.ends_with("[-] watch pods: no list yet\nnot ready\n"),
+            "{}",
+            report.text
+        );
         assert_eq!(health.blocker().unwrap(), "watch pods: no list yet");
         assert_eq!(health.problem_parts().len(), 2);
     }
@@ -158,6 +168,10 @@ mod tests {
         assert!(health.liveness().ok);
         let report = health.liveness_at(Instant::now() + Duration::from_secs(31));
         assert!(!report.ok);
-        assert!(report.text.starts_with("agent has not answered for 3"), "{}", report.text);
+        assert!(
+            report.text.starts_with("agent has not answered for 3"),
+            "{}",
+            report.text
+        );
     }
 }

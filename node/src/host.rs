@@ -34,9 +34,15 @@ pub struct HostState {
 
 /// Which of our blackholes are in the kernel: evidence that an earlier agent's state was kept since it ended.
 pub async fn blackholes(netlink: &Handle) -> margay_netlink::Result<Vec<ipnetwork::IpNetwork>> {
-    let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), table: Some(table::MAIN), ..RouteFilter::default() };
+    let filter = RouteFilter {
+        protocol: Some(ROUTE_PROTOCOL),
+        table: Some(table::MAIN),
+        ..RouteFilter::default()
+    };
     let routes = netlink.routes(filter).await?;
-    let black = routes.into_iter().filter(|route| route.kind == margay_netlink::RouteKind::Blackhole);
+    let black = routes
+        .into_iter()
+        .filter(|route| route.kind == margay_netlink::RouteKind::Blackhole);
     Ok(black.map(|route| route.dst).collect())
 }
 
@@ -108,13 +114,22 @@ async fn attempt(
     wanted_changed: bool,
     last: bool,
 ) -> margay_netlink::Result<bool> {
-    let filter = RouteFilter { protocol: Some(ROUTE_PROTOCOL), table: Some(table::MAIN), ..RouteFilter::default() };
+    let filter = RouteFilter {
+        protocol: Some(ROUTE_PROTOCOL),
+        table: Some(table::MAIN),
+        ..RouteFilter::default()
+    };
     let (links, routes) = (netlink.links().await?, netlink.routes(filter).await?);
     let plan = plan::plan(wanted, &links, &routes);
     state.missing = plan.missing;
-    state.unknown = plan::unknown_interfaces(wanted, &links).into_iter().map(str::to_owned).collect();
+    state.unknown = plan::unknown_interfaces(wanted, &links)
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     state.pod_mtu = plan::pod_mtu(&links, &wanted.interface_prefix, wanted.mtu_interfaces.as_deref());
-    state.errors.extend(settings(netlink, &links, wanted, plan.settings).await);
+    state
+        .errors
+        .extend(settings(netlink, &links, wanted, plan.settings).await);
     if plan.ops.is_empty() {
         return Ok(true);
     }
@@ -122,7 +137,10 @@ async fn attempt(
         tracing::debug!(change = %op, repair = !wanted_changed, "host route");
     }
     let results = netlink.batch(plan.ops.clone()).await;
-    let in_the_way = results.iter().filter_map(|result| result.as_ref().err()).any(margay_netlink::Error::is_exists);
+    let in_the_way = results
+        .iter()
+        .filter_map(|result| result.as_ref().err())
+        .any(margay_netlink::Error::is_exists);
     if in_the_way && !last {
         return Ok(false);
     }
@@ -130,7 +148,9 @@ async fn attempt(
         state.repairs += results.iter().filter(|result| result.is_ok()).count() as u64;
     }
     for (op, result) in plan.ops.iter().zip(results) {
-        state.errors.extend(result.err().and_then(|error| complaint(op, &error)));
+        state
+            .errors
+            .extend(result.err().and_then(|error| complaint(op, &error)));
     }
     Ok(true)
 }
@@ -145,14 +165,24 @@ async fn settings(
     let prefix = wanted.interface_prefix.clone();
     let written = netlink
         .run_in_netns(move || {
-            let read = |name: &String| Some((name.clone(), sysctl::read(&format!("net/ipv6/conf/{name}/accept_ra")).ok()?));
+            let read = |name: &String| {
+                Some((
+                    name.clone(),
+                    sysctl::read(&format!("net/ipv6/conf/{name}/accept_ra")).ok()?,
+                ))
+            };
             let accept_ra: BTreeMap<_, _> = names.iter().filter_map(read).collect();
             let all = plan::node_settings(&accept_ra, &prefix).into_iter().chain(pods);
             // A setting that does not exist: IPv6 is off, or the interface has just gone.
             let failed = |result: &Result<bool, margay_netlink::Error>| {
-                result.as_ref().err().filter(|error| !error.is_not_found()).map(ToString::to_string)
+                result
+                    .as_ref()
+                    .err()
+                    .filter(|error| !error.is_not_found())
+                    .map(ToString::to_string)
             };
-            all.filter_map(|(path, value)| failed(&sysctl::ensure(&path, value))).collect::<Vec<_>>()
+            all.filter_map(|(path, value)| failed(&sysctl::ensure(&path, value)))
+                .collect::<Vec<_>>()
         })
         .await;
     written.unwrap_or_else(|error| vec![error.to_string()])
@@ -180,7 +210,10 @@ async fn relevant(monitor: &mut margay_netlink::Monitor, desired: &watch::Receiv
             Some(Event::RouteGone(route)) => route.protocol == ROUTE_PROTOCOL,
             Some(Event::Route(route)) => {
                 route.protocol != ROUTE_PROTOCOL
-                    && desired.borrow().as_ref().is_some_and(|wanted| claims(wanted, &route.dst))
+                    && desired
+                        .borrow()
+                        .as_ref()
+                        .is_some_and(|wanted| claims(wanted, &route.dst))
             }
             Some(_) => false,
         };

@@ -37,7 +37,12 @@ pub fn metrics_router(render: Render) -> Router {
 }
 
 /// Serves `router` at the current address, moving with it; `None` stops serving. Ends when the sender is gone.
-pub async fn serve(what: &'static str, router: Router, mut address: watch::Receiver<Option<SocketAddr>>, health: Health) {
+pub async fn serve(
+    what: &'static str,
+    router: Router,
+    mut address: watch::Receiver<Option<SocketAddr>>,
+    health: Health,
+) {
     loop {
         let wanted = *address.borrow_and_update();
         let Some(wanted) = wanted else {
@@ -82,8 +87,17 @@ pub async fn serve(what: &'static str, router: Router, mut address: watch::Recei
 const RETRY: Duration = Duration::from_secs(5);
 
 fn probe(report: Report) -> Response {
-    let status = if report.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], report.text).into_response()
+    let status = if report.ok {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        report.text,
+    )
+        .into_response()
 }
 
 #[cfg(test)]
@@ -114,19 +128,28 @@ mod tests {
     }
 
     fn free_address() -> SocketAddr {
-        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
     }
 
     #[tokio::test]
     async fn readiness_explains_itself_and_the_server_moves() {
         let health = Health::default();
-        health.set("dataplane", Condition::NotReady("the first snapshot is incomplete".into()));
+        health.set(
+            "dataplane",
+            Condition::NotReady("the first snapshot is incomplete".into()),
+        );
         let (first, second) = (free_address(), free_address());
         let (address, receiver) = watch::channel(Some(first));
         let server = tokio::spawn(serve("health", health_router(health.clone()), receiver, health.clone()));
         let answer = get_soon(first, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-        assert!(answer.contains("[-] dataplane: the first snapshot is incomplete"), "{answer}");
+        assert!(
+            answer.contains("[-] dataplane: the first snapshot is incomplete"),
+            "{answer}"
+        );
         health.set("dataplane", Condition::Ready("in sync".into()));
         assert!(get_soon(first, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get_soon(first, "/healthz").await.starts_with("HTTP/1.1 200"));

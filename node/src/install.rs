@@ -37,7 +37,10 @@ const VERSIONS: [&str; 4] = ["1.1.0", "1.0.0", "0.4.0", "0.3.1"];
 /// work. Running it again is fine.
 pub fn install(what: &Install) -> anyhow::Result<()> {
     if what.conf_name.contains('/') || !what.conf_name.ends_with(".conflist") {
-        bail!("--conf-name {:?} must be a file name ending in .conflist", what.conf_name);
+        bail!(
+            "--conf-name {:?} must be a file name ending in .conflist",
+            what.conf_name
+        );
     }
     let plugin = std::fs::read(&what.plugin)
         .with_context(|| format!("cannot read the plugin {}; give --plugin FILE", what.plugin.display()))?;
@@ -60,7 +63,10 @@ pub fn install(what: &Install) -> anyhow::Result<()> {
 fn version(what: &Install) -> anyhow::Result<String> {
     if let Some(wanted) = &what.cni_version {
         if !VERSIONS.contains(&wanted.as_str()) {
-            bail!("--cni-version {wanted} is not served; there are {}", VERSIONS.join(", "));
+            bail!(
+                "--cni-version {wanted} is not served; there are {}",
+                VERSIONS.join(", ")
+            );
         }
         return Ok(wanted.clone());
     }
@@ -72,7 +78,10 @@ fn version(what: &Install) -> anyhow::Result<String> {
     }
     match common.first() {
         Some(version) => Ok((*version).to_owned()),
-        None => bail!("no CNI version is served by margay and all of {}", what.chain.join(", ")),
+        None => bail!(
+            "no CNI version is served by margay and all of {}",
+            what.chain.join(", ")
+        ),
     }
 }
 
@@ -92,8 +101,13 @@ fn served_by(plugin: &Path) -> anyhow::Result<Vec<String>> {
     }
     let output = child.wait_with_output()?;
     let answer: Value = serde_json::from_slice(&output.stdout).map_err(io::Error::other)?;
-    let versions = answer["supportedVersions"].as_array().context("no supportedVersions in its answer")?;
-    Ok(versions.iter().filter_map(|version| version.as_str().map(str::to_owned)).collect())
+    let versions = answer["supportedVersions"]
+        .as_array()
+        .context("no supportedVersions in its answer")?;
+    Ok(versions
+        .iter()
+        .filter_map(|version| version.as_str().map(str::to_owned))
+        .collect())
 }
 
 fn conflist(what: &Install, version: &str) -> Value {
@@ -156,7 +170,11 @@ mod tests {
         let script = "#!/bin/sh\necho '{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"0.4.0\",\"1.0.0\"]}'\n";
         std::fs::write(bin.join("portmap"), script).unwrap();
         std::fs::set_permissions(bin.join("portmap"), std::fs::Permissions::from_mode(0o755)).unwrap();
-        install(&Install { chain: vec!["portmap".into()], ..setup(dir.path()) }).unwrap();
+        install(&Install {
+            chain: vec!["portmap".into()],
+            ..setup(dir.path())
+        })
+        .unwrap();
         let conflist = installed(dir.path());
         assert_eq!(conflist["cniVersion"], "1.0.0");
         assert_eq!(conflist["plugins"][1]["capabilities"]["portMappings"], true);
@@ -166,10 +184,22 @@ mod tests {
     fn bad_input_installs_nothing() {
         let dir = tempfile::tempdir().unwrap();
         for broken in [
-            Install { conf_name: "../x.conflist".into(), ..setup(dir.path()) },
-            Install { cni_version: Some("9.9.9".into()), ..setup(dir.path()) },
-            Install { plugin: dir.path().join("absent"), ..setup(dir.path()) },
-            Install { chain: vec!["absent".into()], ..setup(dir.path()) },
+            Install {
+                conf_name: "../x.conflist".into(),
+                ..setup(dir.path())
+            },
+            Install {
+                cni_version: Some("9.9.9".into()),
+                ..setup(dir.path())
+            },
+            Install {
+                plugin: dir.path().join("absent"),
+                ..setup(dir.path())
+            },
+            Install {
+                chain: vec!["absent".into()],
+                ..setup(dir.path())
+            },
         ] {
             let error = format!("{:#}", install(&broken).unwrap_err());
             assert!(!error.is_empty());

@@ -42,7 +42,9 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 fn filter(level: Option<LogLevel>) -> EnvFilter {
     let word = match level {
-        None => return EnvFilter::try_from_env("MARGAY_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube_client=error")),
+        None => {
+            return EnvFilter::try_from_env("MARGAY_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
+        }
         Some(LogLevel::Trace) => "trace",
         Some(LogLevel::Debug) => "debug",
         Some(LogLevel::Info) => "info",
@@ -50,5 +52,7 @@ fn filter(level: Option<LogLevel>) -> EnvFilter {
         Some(LogLevel::Error | LogLevel::Fatal) => "error",
     };
     // The libraries' own debugging drowns ours.
-    EnvFilter::new(format!("{word},hyper=info,hyper_util=info,rustls=info,tower=info,kube_client=error"))
+    EnvFilter::new(format!(
+        "{word},hyper=info,hyper_util=info,rustls=info,tower=info,kube_client=off"
+    ))
 }

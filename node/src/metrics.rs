@@ -78,7 +78,9 @@ impl Default for CniMetrics {
         Self {
             requests: Family::default(),
             seconds: Family::new_with_constructor(|| {
-                Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0])
+                Histogram::new([
+                    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
+                ])
             }),
         }
     }
@@ -88,8 +90,15 @@ impl CniMetrics {
     /// Counts a request; `code` is the CNI error code, 0 for success.
     pub fn count(&self, command: &str, code: u32, took: Duration) {
         let command = command.to_owned();
-        self.requests.get_or_create(&RequestLabels { command: command.clone(), code }).inc();
-        self.seconds.get_or_create(&CommandLabels { command }).observe(took.as_secs_f64());
+        self.requests
+            .get_or_create(&RequestLabels {
+                command: command.clone(),
+                code,
+            })
+            .inc();
+        self.seconds
+            .get_or_create(&CommandLabels { command })
+            .observe(took.as_secs_f64());
     }
 }
 
@@ -117,10 +126,28 @@ pub fn render(seen: &Observation, cni: &CniMetrics) -> String {
     dataplane(&mut registry, seen);
     ipam(&mut registry, seen);
     bgp(&mut registry, seen);
-    registry.register("margay_cni_requests", "CNI requests served, by error code", cni.requests.clone());
-    registry.register("margay_cni_request_seconds", "Time to serve CNI requests", cni.seconds.clone());
-    gauge(&mut registry, "margay_node_ready", "Whether /readyz succeeds", u64::from(seen.ready));
-    gauge(&mut registry, "margay_api_connected", "Whether every watch is connected", u64::from(seen.api_connected));
+    registry.register(
+        "margay_cni_requests",
+        "CNI requests served, by error code",
+        cni.requests.clone(),
+    );
+    registry.register(
+        "margay_cni_request_seconds",
+        "Time to serve CNI requests",
+        cni.seconds.clone(),
+    );
+    gauge(
+        &mut registry,
+        "margay_node_ready",
+        "Whether /readyz succeeds",
+        u64::from(seen.ready),
+    );
+    gauge(
+        &mut registry,
+        "margay_api_connected",
+        "Whether every watch is connected",
+        u64::from(seen.api_connected),
+    );
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = encode(&mut text, &registry);
@@ -131,35 +158,73 @@ fn dataplane(registry: &mut Registry, seen: &Observation) {
     let resync_state = if seen.in_sync { 3 } else { 1 };
     for (name, help, value) in [
         ("felix_active_local_endpoints", "Endpoints on this node", seen.endpoints),
-        ("felix_active_local_endpoints_programmed", "Endpoints whose policy is in force", seen.endpoints_programmed),
-        ("felix_active_local_policies", "Policies that select an endpoint of this node", seen.policies),
-        ("felix_resync_state", "1 while the first snapshot is awaited, 3 in sync", resync_state),
+        (
+            "felix_active_local_endpoints_programmed",
+            "Endpoints whose policy is in force",
+            seen.endpoints_programmed,
+        ),
+        (
+            "felix_active_local_policies",
+            "Policies that select an endpoint of this node",
+            seen.policies,
+        ),
+        (
+            "felix_resync_state",
+            "1 while the first snapshot is awaited, 3 in sync",
+            resync_state,
+        ),
         ("felix_iptables_chains", "Chains in the kernel", seen.chains),
         ("felix_iptables_rules", "Rules in the kernel", seen.rules),
         ("felix_ipsets_calico", "Address sets in the kernel", seen.sets),
         ("felix_ipset_members", "Members of all address sets", seen.set_members),
         ("felix_cluster_num_hosts", "Nodes in the cluster", seen.cluster.0),
-        ("felix_cluster_num_workload_endpoints", "Pods in the cluster", seen.cluster.1),
+        (
+            "felix_cluster_num_workload_endpoints",
+            "Pods in the cluster",
+            seen.cluster.1,
+        ),
         ("felix_cluster_num_policies", "Policies in the cluster", seen.cluster.2),
     ] {
         gauge(registry, name, help, value);
     }
     for (name, help, value) in [
-        ("felix_int_dataplane_applies", "Times the kernel was brought in line", seen.applied),
-        ("felix_int_dataplane_failures", "Times that failed and was retried", seen.apply_failures),
-        ("felix_int_dataplane_repairs", "Foreign changes to rules or sets repaired", seen.rule_repairs),
-        ("margay_host_route_repairs", "Host routes put back or corrected", seen.route_repairs),
+        (
+            "felix_int_dataplane_applies",
+            "Times the kernel was brought in line",
+            seen.applied,
+        ),
+        (
+            "felix_int_dataplane_failures",
+            "Times that failed and was retried",
+            seen.apply_failures,
+        ),
+        (
+            "felix_int_dataplane_repairs",
+            "Foreign changes to rules or sets repaired",
+            seen.rule_repairs,
+        ),
+        (
+            "margay_host_route_repairs",
+            "Host routes put back or corrected",
+            seen.route_repairs,
+        ),
     ] {
         counter(registry, name, help, value);
     }
 }
 
 fn ipam(registry: &mut Registry, seen: &Observation) {
-    let labels = NodeLabels { node: seen.node.clone() };
+    let labels = NodeLabels {
+        node: seen.node.clone(),
+    };
     for (name, help, value) in [
         ("ipam_blocks_per_node", "Blocks this node owns", seen.ipam.0),
         ("ipam_allocations_per_node", "Addresses given out in them", seen.ipam.1),
-        ("ipam_allocations_borrowed_per_node", "Addresses this node holds in blocks of others", seen.ipam.2),
+        (
+            "ipam_allocations_borrowed_per_node",
+            "Addresses this node holds in blocks of others",
+            seen.ipam.2,
+        ),
     ] {
         let family = Family::<NodeLabels, Gauge<i64>>::default();
         family.get_or_create(&labels).set(as_i64(value));
@@ -174,18 +239,36 @@ fn bgp(registry: &mut Registry, seen: &Observation) {
     let sent = Family::<PeerLabels, Gauge<i64>>::default();
     for peer in &seen.peers {
         let ip_version = if peer.address.contains(':') { "IPv6" } else { "IPv4" }.to_owned();
-        peers.get_or_create(&StatusLabels { status: peer.state.as_str().to_owned(), ip_version }).inc();
-        let labels =
-            PeerLabels { peer: peer.address.clone(), name: peer.name.clone(), remote_as: peer.remote_as };
-        up.get_or_create(&labels).set(i64::from(peer.state == BgpState::Established));
+        peers
+            .get_or_create(&StatusLabels {
+                status: peer.state.as_str().to_owned(),
+                ip_version,
+            })
+            .inc();
+        let labels = PeerLabels {
+            peer: peer.address.clone(),
+            name: peer.name.clone(),
+            remote_as: peer.remote_as,
+        };
+        up.get_or_create(&labels)
+            .set(i64::from(peer.state == BgpState::Established));
         received.get_or_create(&labels).set(as_i64(peer.prefixes_received));
         sent.get_or_create(&labels).set(as_i64(peer.prefixes_sent));
     }
     registry.register("bgp_peers", "Sessions by state", peers);
     registry.register("bgp_peer_up", "Whether the session is Established", up);
-    registry.register("bgp_peer_prefixes_received", "Prefixes received from the peer", received);
+    registry.register(
+        "bgp_peer_prefixes_received",
+        "Prefixes received from the peer",
+        received,
+    );
     registry.register("bgp_peer_prefixes_sent", "Prefixes sent to the peer", sent);
-    gauge(registry, "bgp_routes_imported", "Routes learnt and in use", seen.bgp_routes);
+    gauge(
+        registry,
+        "bgp_routes_imported",
+        "Routes learnt and in use",
+        seen.bgp_routes,
+    );
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
@@ -224,7 +307,10 @@ mod tests {
             in_sync: true,
             applied: 7,
             ipam: (1, 3, 0),
-            peers: vec![peer("10.1.1.1", BgpState::Established), peer("fd00::1", BgpState::Active)],
+            peers: vec![
+                peer("10.1.1.1", BgpState::Established),
+                peer("fd00::1", BgpState::Active),
+            ],
             ..Observation::default()
         };
         let cni = CniMetrics::default();

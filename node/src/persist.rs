@@ -54,11 +54,16 @@ pub struct Format {
 
 /// Writes `value` so that after a crash the file is either the old or the new one, whole. Mode 0600.
 pub fn save<T: Serialize>(path: &Path, format: Format, value: &T) -> Result<(), PersistError> {
-    let body = serde_json::to_vec(value)
-        .map_err(|e| PersistError::Damaged { path: path.to_owned(), reason: format!("cannot encode: {e}") })?;
+    let body = serde_json::to_vec(value).map_err(|e| PersistError::Damaged {
+        path: path.to_owned(),
+        reason: format!("cannot encode: {e}"),
+    })?;
     let mut bytes = format!("margay {} {} {}\n", format.kind, format.version, digest(&body)).into_bytes();
     bytes.extend_from_slice(&body);
-    replace_file(path, &bytes, 0o600).map_err(|source| PersistError::Io { path: path.to_owned(), source })
+    replace_file(path, &bytes, 0o600).map_err(|source| PersistError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Reads what [`save`] wrote; `None` when there is no file.
@@ -66,30 +71,52 @@ pub fn load<T: DeserializeOwned>(path: &Path, format: Format) -> Result<Option<T
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(PersistError::Io { path: path.to_owned(), source }),
+        Err(source) => {
+            return Err(PersistError::Io {
+                path: path.to_owned(),
+                source,
+            });
+        }
     };
-    let damaged = |reason: &str| PersistError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
-    let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(|| damaged("no header line"))?;
+    let damaged = |reason: &str| PersistError::Damaged {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let end = bytes
+        .iter()
+        .position(|b| *b == b'\n')
+        .ok_or_else(|| damaged("no header line"))?;
     let header = std::str::from_utf8(&bytes[..end]).map_err(|_| damaged("header is not text"))?;
     let body = &bytes[end + 1..];
     let words: Vec<_> = header.split(' ').collect();
-    let ["margay", kind, version, sum] = words[..] else { return Err(damaged("header is not ours")) };
+    let ["margay", kind, version, sum] = words[..] else {
+        return Err(damaged("header is not ours"));
+    };
     if kind != format.kind {
         return Err(damaged(&format!("it holds {kind}, not {}", format.kind)));
     }
     if version != format.version.to_string() {
         let (found, known) = (version.to_owned(), format.version);
-        return Err(PersistError::UnknownVersion { path: path.to_owned(), found, known });
+        return Err(PersistError::UnknownVersion {
+            path: path.to_owned(),
+            found,
+            known,
+        });
     }
     if sum != digest(body) {
         return Err(damaged("checksum differs"));
     }
-    serde_json::from_slice(body).map(Some).map_err(|e| damaged(&e.to_string()))
+    serde_json::from_slice(body)
+        .map(Some)
+        .map_err(|e| damaged(&e.to_string()))
 }
 
 /// Removes a file; one that is not there is fine. The removal is durable on return.
 pub fn remove(path: &Path) -> Result<(), PersistError> {
-    let wrap = |source| PersistError::Io { path: path.to_owned(), source };
+    let wrap = |source| PersistError::Io {
+        path: path.to_owned(),
+        source,
+    };
     match fs::remove_file(path) {
         Ok(()) => sync_parent(path).map_err(wrap),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -99,14 +126,23 @@ pub fn remove(path: &Path) -> Result<(), PersistError> {
 
 /// Makes a folder that only root may enter, with its parents.
 pub fn private_dir(path: &Path) -> Result<(), PersistError> {
-    let wrap = |source| PersistError::Io { path: path.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(wrap)?;
+    let wrap = |source| PersistError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(wrap)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(wrap)
 }
 
 /// Puts `bytes` in place of whatever `path` was, in one step, durable on return.
 pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::other("path has no file name"))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::other("path has no file name"))?;
     let mut beside = std::ffi::OsString::from(".");
     beside.push(name);
     beside.push(format!(".{}.new", std::process::id()));
@@ -114,7 +150,11 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let written = (|| {
         // A leftover of a crashed predecessor with our pid must not lend us its mode.
         let _ = fs::remove_file(&beside);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&beside)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -142,7 +182,10 @@ fn digest(body: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const FORMAT: Format = Format { kind: "blocks", version: 1 };
+    const FORMAT: Format = Format {
+        kind: "blocks",
+        version: 1,
+    };
 
     fn saved() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -173,10 +216,16 @@ mod tests {
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
             let error = load::<Vec<String>>(&path, FORMAT).unwrap_err();
-            assert!(matches!(error, PersistError::Damaged { .. }), "cut at {length}: {error}");
+            assert!(
+                matches!(error, PersistError::Damaged { .. }),
+                "cut at {length}: {error}"
+            );
         }
         fs::write(&path, &whole).unwrap();
-        assert!(load::<Vec<String>>(&path, FORMAT).unwrap().is_some(), "the whole file is good");
+        assert!(
+            load::<Vec<String>>(&path, FORMAT).unwrap().is_some(),
+            "the whole file is good"
+        );
     }
 
     #[test]
@@ -193,9 +242,19 @@ mod tests {
     #[test]
     fn a_later_version_and_another_kind_are_named() {
         let (_dir, path) = saved();
-        let error = load::<Vec<String>>(&path, Format { version: 2, ..FORMAT }).unwrap_err().to_string();
+        let error = load::<Vec<String>>(&path, Format { version: 2, ..FORMAT })
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("format version 1, this program reads 2"), "{error}");
-        let error = load::<Vec<String>>(&path, Format { kind: "bgp", version: 1 }).unwrap_err().to_string();
+        let error = load::<Vec<String>>(
+            &path,
+            Format {
+                kind: "bgp",
+                version: 1,
+            },
+        )
+        .unwrap_err()
+        .to_string();
         assert!(error.contains("it holds blocks, not bgp"), "{error}");
     }
 

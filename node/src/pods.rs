@@ -20,7 +20,10 @@ pub struct PodBoard {
 
 impl Default for PodBoard {
     fn default() -> Self {
-        Self { pods: Mutex::default(), version: watch::Sender::new(0) }
+        Self {
+            pods: Mutex::default(),
+            version: watch::Sender::new(0),
+        }
     }
 }
 
@@ -69,7 +72,13 @@ mod tests {
     fn pod(uid: &str) -> (ObjectKey, Pod) {
         let mut pod = Pod::default();
         pod.metadata.uid = uid.into();
-        (ObjectKey { namespace: "shop".into(), name: "a".into() }, pod)
+        (
+            ObjectKey {
+                namespace: "shop".into(),
+                name: "a".into(),
+            },
+            pod,
+        )
     }
 
     #[tokio::test]

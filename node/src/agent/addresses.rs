@@ -29,13 +29,27 @@ impl IpamBoard {
     /// The board for `node` from the cluster's state.
     pub fn new(cluster: &Cluster, pools: &Pools<'_>, node: &str, ipv6: bool) -> Self {
         let config = cluster.ipam_configurations.named("default");
-        let settings =
-            ipam_store::settings(pools.valid.iter().map(|(_, pool)| *pool), config, cluster.nodes.named(node));
-        let has = |v4: bool| pools.valid.iter().any(|(network, pool)| network.is_ipv4() == v4 && !pool.spec.is_disabled());
+        let settings = ipam_store::settings(
+            pools.valid.iter().map(|(_, pool)| *pool),
+            config,
+            cluster.nodes.named(node),
+        );
+        let has = |v4: bool| {
+            pools
+                .valid
+                .iter()
+                .any(|(network, pool)| network.is_ipv4() == v4 && !pool.spec.is_disabled())
+        };
         let locked = (!cluster.datastore_ready()).then(|| {
-            "ClusterInformation default has datastoreReady: false; set it to true once the maintenance is over".to_owned()
+            "ClusterInformation default has datastoreReady: false; set it to true once the maintenance is over"
+                .to_owned()
         });
-        Self { settings: Arc::new(settings), v4: has(true), v6: ipv6 && has(false), locked }
+        Self {
+            settings: Arc::new(settings),
+            v4: has(true),
+            v6: ipv6 && has(false),
+            locked,
+        }
     }
 
     /// Why no pod can get an address now, if so.
@@ -46,7 +60,8 @@ impl IpamBoard {
 
     /// For readiness. An agent without pools is not at fault: nobody has asked for pods with addresses yet.
     pub fn condition(&self) -> Condition {
-        self.blocker().map_or_else(|| Condition::Ready(String::new()), Condition::Degraded)
+        self.blocker()
+            .map_or_else(|| Condition::Ready(String::new()), Condition::Degraded)
     }
 }
 
@@ -62,17 +77,30 @@ pub struct Ipam<S> {
 impl<S: Store> Ipam<S> {
     /// Assigns for `node` out of `store`.
     pub fn new(store: S, node: &str, board: Arc<ArcSwap<IpamBoard>>) -> Self {
-        Self { allocator: Allocator::new(store, node), board, turn: tokio::sync::Mutex::default() }
+        Self {
+            allocator: Allocator::new(store, node),
+            board,
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     async fn assign_now(&self, wish: &Assignment) -> Result<Vec<std::net::IpAddr>, Error> {
         let board = self.board.load_full();
         let mut others = wish.attributes.clone();
-        let attributes = Attributes { pod: others.remove("pod"), namespace: others.remove("namespace"), others };
+        let attributes = Attributes {
+            pod: others.remove("pod"),
+            namespace: others.remove("namespace"),
+            others,
+        };
         if !wish.addresses.is_empty() {
             let mut assigned = Vec::new();
             for address in &wish.addresses {
-                assigned.push(self.allocator.assign_ip(*address, &wish.handle, &attributes).await?.address);
+                assigned.push(
+                    self.allocator
+                        .assign_ip(*address, &wish.handle, &attributes)
+                        .await?
+                        .address,
+                );
             }
             return Ok(assigned);
         }
@@ -85,7 +113,11 @@ impl<S: Store> Ipam<S> {
             ..Request::default()
         };
         let assigned = self.allocator.auto_assign(request).await?;
-        Ok(assigned.addresses.into_iter().map(|assignment| assignment.address).collect())
+        Ok(assigned
+            .addresses
+            .into_iter()
+            .map(|assignment| assignment.address)
+            .collect())
     }
 }
 

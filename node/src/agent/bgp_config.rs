@@ -47,8 +47,7 @@ pub struct BgpPlan {
 pub fn plan(cluster: &Cluster, me: &Node, surroundings: &Surroundings) -> BgpPlan {
     let name = me.metadata.name.as_str();
     let objects = &cluster.bgp_configurations;
-    let (settings, unusable) =
-        overlay::effective(objects, BGP_CONFIGURATION, name, validate::bgp_configuration);
+    let (settings, unusable) = overlay::effective(objects, BGP_CONFIGURATION, name, validate::bgp_configuration);
     let own = Identity::of(me, settings.as_number());
     let Sessions { sessions, mut faults } = bgp_peers::sessions(cluster, me, &settings);
     faults.extend(unusable);
@@ -64,10 +63,17 @@ pub fn plan(cluster: &Cluster, me: &Node, surroundings: &Surroundings) -> BgpPla
     ]);
     if surroundings.announce {
         let hidden = hidden_pools(cluster);
-        let shown = prefixes.iter().filter(|prefix| !hidden.iter().any(|pool| api_cidr::contains(*pool, **prefix)));
+        let shown = prefixes
+            .iter()
+            .filter(|prefix| !hidden.iter().any(|pool| api_cidr::contains(*pool, **prefix)));
         // The blackhole is the host side's: it stays while the speaker restarts.
-        config.networks =
-            shown.map(|prefix| Originated { prefix: *prefix, blackhole: false, communities: Vec::new() }).collect();
+        config.networks = shown
+            .map(|prefix| Originated {
+                prefix: *prefix,
+                blackhole: false,
+                communities: Vec::new(),
+            })
+            .collect();
     }
     let both = [true, false].map(|v4| sessions.keys().any(|address| address.is_ipv4() == v4));
     let families = |address: &IpAddr| match both {
@@ -84,7 +90,11 @@ pub fn plan(cluster: &Cluster, me: &Node, surroundings: &Surroundings) -> BgpPla
 /// What this node originates: its blocks, and single addresses it holds in blocks of others.
 pub fn prefixes(cluster: &Cluster, node: &str) -> Vec<IpNetwork> {
     let mut prefixes = blocks::owned_by(cluster.blocks.iter(), node);
-    prefixes.extend(blocks::borrowed_by(cluster.blocks.iter(), node).into_iter().map(IpNetwork::from));
+    prefixes.extend(
+        blocks::borrowed_by(cluster.blocks.iter(), node)
+            .into_iter()
+            .map(IpNetwork::from),
+    );
     prefixes
 }
 
@@ -94,7 +104,14 @@ const EXPORT: &str = "to-peers";
 /// All but what this node originates itself: a peer that offers us our own block is a loop or a stale announcement. More
 /// specific routes inside it are addresses that other nodes borrowed.
 fn import_filter(own: &[IpNetwork]) -> Filter {
-    let exact = own.iter().map(|prefix| PrefixRange { prefix: *prefix, ge: None, le: None }).collect::<Vec<_>>();
+    let exact = own
+        .iter()
+        .map(|prefix| PrefixRange {
+            prefix: *prefix,
+            ge: None,
+            le: None,
+        })
+        .collect::<Vec<_>>();
     let refuse = Rule {
         prefixes: exact,
         source: None,
@@ -104,7 +121,10 @@ fn import_filter(own: &[IpNetwork]) -> Filter {
         set: Changes::default(),
     };
     // A rule without prefixes would match every route.
-    Filter { rules: if own.is_empty() { Vec::new() } else { vec![refuse] }, default: Action::Accept }
+    Filter {
+        rules: if own.is_empty() { Vec::new() } else { vec![refuse] },
+        default: Action::Accept,
+    }
 }
 
 /// Our own networks and nothing else: a node is never a transit.
@@ -117,12 +137,20 @@ fn export_filter() -> Filter {
         action: Action::Accept,
         set: Changes::default(),
     };
-    Filter { rules: vec![own], default: Action::Reject }
+    Filter {
+        rules: vec![own],
+        default: Action::Reject,
+    }
 }
 
 fn hidden_pools(cluster: &Cluster) -> Vec<IpNetwork> {
     let hidden = |pool: &&Object<IPPoolSpec>| pool.spec.disable_bgp_export == Some(true);
-    cluster.pools.iter().filter(hidden).filter_map(|pool| pool.spec.network().ok()).collect()
+    cluster
+        .pools
+        .iter()
+        .filter(hidden)
+        .filter_map(|pool| pool.spec.network().ok())
+        .collect()
 }
 
 fn listen(settings: &BGPConfigurationSpec, ipv6: bool) -> Vec<SocketAddr> {
@@ -134,7 +162,11 @@ fn listen(settings: &BGPConfigurationSpec, ipv6: bool) -> Vec<SocketAddr> {
 
 /// The speaker tells all peers one restart time: the longest that any session asks for.
 fn restart_time(sessions: &BTreeMap<IpAddr, Session>, default: u16) -> u16 {
-    sessions.values().map(|session| session.restart_time.unwrap_or(default)).max().unwrap_or(default)
+    sessions
+        .values()
+        .map(|session| session.restart_time.unwrap_or(default))
+        .max()
+        .unwrap_or(default)
 }
 
 fn peer(session: &Session, families: Vec<Family>, own: &Identity, connected: &[IpNetwork]) -> PeerConfig {
@@ -143,7 +175,10 @@ fn peer(session: &Session, families: Vec<Family>, own: &Identity, connected: &[I
     let mut peer = PeerConfig::new(session.address, session.as_number);
     peer.name = Some(session.name.clone());
     peer.port = session.port.unwrap_or(peer.port);
-    peer.local_address = session.from_node_address.then(|| own.address_like(session.address)).flatten();
+    peer.local_address = session
+        .from_node_address
+        .then(|| own.address_like(session.address))
+        .flatten();
     peer.passive = session.passive;
     peer.families = families;
     peer.import = Some(IMPORT.to_owned());

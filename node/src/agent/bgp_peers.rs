@@ -48,18 +48,27 @@ pub struct Sessions {
 pub fn sessions(cluster: &Cluster, me: &Node, settings: &BGPConfigurationSpec) -> Sessions {
     let mut result = Sessions::default();
     let own = Identity::of(me, settings.as_number());
-    let nodes: Vec<_> = cluster.nodes.iter().map(|node| (node, Identity::of(node, settings.as_number()))).collect();
+    let nodes: Vec<_> = cluster
+        .nodes
+        .iter()
+        .map(|node| (node, Identity::of(node, settings.as_number())))
+        .collect();
     let mut peers: Vec<_> = cluster.bgp_peers.iter().collect();
     // The older object has the better claim; names only break ties.
     peers.sort_by(|a, b| age(a).cmp(&age(b)));
     for peer in peers {
         match wanted(peer, me, &own, &nodes) {
-            Ok(sessions) => sessions.into_iter().for_each(|session| claim(&mut result, peer, session)),
+            Ok(sessions) => sessions
+                .into_iter()
+                .for_each(|session| claim(&mut result, peer, session)),
             Err(why) => result.faults.push(notice(peer, "BGPPeerInvalid", why)),
         }
     }
     if settings.mesh_enabled() && !own.route_reflector {
-        for (_, other) in nodes.iter().filter(|(_, other)| other.name != own.name && !other.route_reflector) {
+        for (_, other) in nodes
+            .iter()
+            .filter(|(_, other)| other.name != own.name && !other.route_reflector)
+        {
             for session in between(&own, other, format!("mesh.{}", other.name)) {
                 // A BGPPeer for the same pair says more than the mesh does.
                 result.sessions.entry(session.address).or_insert(session);
@@ -77,9 +86,13 @@ fn claim(result: &mut Sessions, peer: &Object<BGPPeerSpec>, session: Session) {
         Some(first) => {
             let (address, other) = (session.address, first.name.clone());
             // Both ends of one selector pair, or the reverse side of a peering written out twice: the same session.
-            let nameless = |session: &Session| Session { name: String::new(), ..session.clone() };
+            let nameless = |session: &Session| Session {
+                name: String::new(),
+                ..session.clone()
+            };
             if nameless(first) != nameless(&session) {
-                let why = format!("{address} already has a session by the older BGPPeer {other}; remove one of the two");
+                let why =
+                    format!("{address} already has a session by the older BGPPeer {other}; remove one of the two");
                 result.faults.push(notice(peer, "BGPPeerDuplicate", why));
             }
         }
@@ -95,10 +108,17 @@ fn wanted(
 ) -> Result<Vec<Session>, String> {
     let spec = &peer.spec;
     let json = serde_json::to_value(spec).unwrap_or_default();
-    let violations = validate::bgp_peer(spec).into_iter().chain(support::check("BGPPeer", &json));
-    let texts: Vec<_> = violations.map(|violation| format!("{}: {}", violation.field, violation.message)).collect();
+    let violations = validate::bgp_peer(spec)
+        .into_iter()
+        .chain(support::check("BGPPeer", &json));
+    let texts: Vec<_> = violations
+        .map(|violation| format!("{}: {}", violation.field, violation.message))
+        .collect();
     if !texts.is_empty() {
-        return Err(format!("{}; the peer is left out until that is mended", texts.join("; ")));
+        return Err(format!(
+            "{}; the peer is left out until that is mended",
+            texts.join("; ")
+        ));
     }
     let name = &peer.metadata.name;
     if let Some((address, port)) = spec.peer_address() {
@@ -106,7 +126,9 @@ fn wanted(
         if !applies(spec, me)? || own.addresses().any(|mine| mine == address) {
             return Ok(Vec::new());
         }
-        let as_number = spec.as_number.ok_or("asNumber is missing; a peer given by peerIP needs one")?;
+        let as_number = spec
+            .as_number
+            .ok_or("asNumber is missing; a peer given by peerIP needs one")?;
         let session = Session {
             name: name.clone(),
             address,
@@ -118,8 +140,8 @@ fn wanted(
         };
         return Ok(vec![session]);
     }
-    let peers = Selector::parse(spec.peer_selector.as_deref().unwrap_or_default())
-        .map_err(|e| format!("peerSelector: {e}"))?;
+    let peers =
+        Selector::parse(spec.peer_selector.as_deref().unwrap_or_default()).map_err(|e| format!("peerSelector: {e}"))?;
     let mut sessions = Vec::new();
     for (node, identity) in nodes.iter().filter(|(_, identity)| identity.name != own.name) {
         let forward = applies(spec, me)? && peers.matches(&node.metadata.labels);
@@ -127,7 +149,11 @@ fn wanted(
         if forward || backward {
             let pair = between(own, identity, format!("{name}.{}", identity.name));
             let (from_node_address, restart_time) = (from_node_address(spec), restart_time(spec));
-            sessions.extend(pair.into_iter().map(|session| Session { from_node_address, restart_time, ..session }));
+            sessions.extend(pair.into_iter().map(|session| Session {
+                from_node_address,
+                restart_time,
+                ..session
+            }));
         }
     }
     Ok(sessions)
@@ -135,7 +161,8 @@ fn wanted(
 
 /// RFC 4724 has 12 bits for it.
 fn restart_time(spec: &BGPPeerSpec) -> Option<u16> {
-    spec.max_restart_time.map(|time| u16::try_from(time.0.as_secs()).unwrap_or(u16::MAX).min(4095))
+    spec.max_restart_time
+        .map(|time| u16::try_from(time.0.as_secs()).unwrap_or(u16::MAX).min(4095))
 }
 
 fn from_node_address(spec: &BGPPeerSpec) -> bool {
@@ -175,7 +202,10 @@ fn between(own: &Identity, other: &Identity, name: String) -> Vec<Session> {
 }
 
 fn age(peer: &Object<BGPPeerSpec>) -> (&str, &str) {
-    (peer.metadata.creation_timestamp.as_deref().unwrap_or("~"), &peer.metadata.name)
+    (
+        peer.metadata.creation_timestamp.as_deref().unwrap_or("~"),
+        &peer.metadata.name,
+    )
 }
 
 fn notice(peer: &Object<BGPPeerSpec>, reason: &'static str, message: String) -> Notice {
@@ -185,5 +215,10 @@ fn notice(peer: &Object<BGPPeerSpec>, reason: &'static str, message: String) -> 
         name: peer.metadata.name.clone(),
         uid: peer.metadata.uid.clone(),
     };
-    Notice { subject, reason, message, warning: true }
+    Notice {
+        subject,
+        reason,
+        message,
+        warning: true,
+    }
 }

@@ -18,26 +18,39 @@ pub fn cidr(block: &IPAMBlockSpec) -> Option<IpNetwork> {
 
 /// The node that new addresses of this block go to.
 pub fn owner(block: &IPAMBlockSpec) -> Option<&str> {
-    if block.deleted { None } else { block.affinity.as_deref()?.strip_prefix("host:") }
+    if block.deleted {
+        None
+    } else {
+        block.affinity.as_deref()?.strip_prefix("host:")
+    }
 }
 
 /// Every allocated address with its attributes.
 pub fn allocations(block: &IPAMBlockSpec) -> impl Iterator<Item = (IpAddr, &AllocationAttribute)> {
     let base = cidr(block).map(|cidr| cidr.network());
-    block.allocations.iter().enumerate().filter_map(move |(ordinal, index)| {
-        let attribute = block.attributes.get((*index)? as usize)?;
-        Some((api_cidr::offset(base?, ordinal as u128)?, attribute))
-    })
+    block
+        .allocations
+        .iter()
+        .enumerate()
+        .filter_map(move |(ordinal, index)| {
+            let attribute = block.attributes.get((*index)? as usize)?;
+            Some((api_cidr::offset(base?, ordinal as u128)?, attribute))
+        })
 }
 
 /// The pods that hold addresses of this block.
 pub fn pods(block: &IPAMBlockSpec) -> BTreeMap<IpAddr, PodName> {
-    allocations(block).filter_map(|(address, attribute)| Some((address, pod(attribute)?))).collect()
+    allocations(block)
+        .filter_map(|(address, attribute)| Some((address, pod(attribute)?)))
+        .collect()
 }
 
 /// Blocks whose owner is `node`.
 pub fn owned_by<'a>(blocks: impl Iterator<Item = &'a Object<IPAMBlockSpec>>, node: &str) -> Vec<IpNetwork> {
-    let mut own: Vec<_> = blocks.filter(|b| owner(&b.spec) == Some(node)).filter_map(|b| cidr(&b.spec)).collect();
+    let mut own: Vec<_> = blocks
+        .filter(|b| owner(&b.spec) == Some(node))
+        .filter_map(|b| cidr(&b.spec))
+        .collect();
     own.sort();
     own.dedup();
     own
@@ -57,7 +70,13 @@ pub fn borrowed_by<'a>(blocks: impl Iterator<Item = &'a Object<IPAMBlockSpec>>, 
 }
 
 fn pod(attribute: &AllocationAttribute) -> Option<PodName> {
-    let get = |key| attribute.secondary.get(key).filter(|value: &&String| !value.is_empty()).cloned();
+    let get = |key| {
+        attribute
+            .secondary
+            .get(key)
+            .filter(|value: &&String| !value.is_empty())
+            .cloned()
+    };
     Some((get("namespace")?, get("pod")?))
 }
 
@@ -87,17 +106,30 @@ pub(crate) mod tests {
     #[test]
     fn own_blocks_and_borrowed_addresses() {
         let blocks = [
-            block("10.244.0.64/26", "node1", &[(1, "shop", "a", "node1"), (2, "shop", "b", "node2")]),
+            block(
+                "10.244.0.64/26",
+                "node1",
+                &[(1, "shop", "a", "node1"), (2, "shop", "b", "node2")],
+            ),
             block("10.244.1.0/26", "node2", &[(63, "shop", "c", "node1")]),
             block("10.244.2.0/26", "", &[(0, "shop", "d", "node1")]),
             block("fd00:10:244::40/122", "node1", &[(1, "shop", "a", "node1")]),
         ];
-        let own: Vec<_> = owned_by(blocks.iter(), "node1").iter().map(ToString::to_string).collect();
+        let own: Vec<_> = owned_by(blocks.iter(), "node1")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(own, ["10.244.0.64/26", "fd00:10:244::40/122"]);
-        let borrowed: Vec<_> = borrowed_by(blocks.iter(), "node1").iter().map(ToString::to_string).collect();
+        let borrowed: Vec<_> = borrowed_by(blocks.iter(), "node1")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(borrowed, ["10.244.1.63", "10.244.2.0"]);
         let pods = pods(&blocks[0].spec);
-        assert_eq!(pods[&"10.244.0.65".parse::<IpAddr>().unwrap()], ("shop".to_owned(), "a".to_owned()));
+        assert_eq!(
+            pods[&"10.244.0.65".parse::<IpAddr>().unwrap()],
+            ("shop".to_owned(), "a".to_owned())
+        );
     }
 
     #[test]

@@ -14,7 +14,10 @@ use crate::kube::watch::{Change, ObjectKey};
 use crate::persist::Format;
 
 /// How the snapshot file is marked.
-pub const SNAPSHOT: Format = Format { kind: "cluster-snapshot", version: 1 };
+pub const SNAPSHOT: Format = Format {
+    kind: "cluster-snapshot",
+    version: 1,
+};
 
 /// A change of any watched resource type.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,7 +175,10 @@ impl Cluster {
 
     /// Whether addresses may be given out: an operator says otherwise while the datastore is moved or upgraded.
     pub fn datastore_ready(&self) -> bool {
-        self.cluster_informations.named("default").and_then(|object| object.spec.datastore_ready).unwrap_or(true)
+        self.cluster_informations
+            .named("default")
+            .and_then(|object| object.spec.datastore_ready)
+            .unwrap_or(true)
     }
 
     /// The state as it is written to disk.

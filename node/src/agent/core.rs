@@ -10,7 +10,7 @@
 //! Nothing is done before every resource type was listed once, or the API server stayed silent for [`PATIENCE`] and a
 //! snapshot of an earlier run is at hand: half a picture would tear down what the other half needs.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ use super::{blocks, pools};
 use crate::endpoints::EndpointStore;
 use crate::health::{Condition, Health};
 use crate::host::{Desired, HostState};
-use crate::kube::events::{EventWriter, Notice, Subject};
+use crate::kube::events::{EventWriter, Notice, Standing, Subject};
 use crate::kube::resource::NETWORK_POLICY;
 use crate::persist;
 use crate::pods::PodBoard;
@@ -103,7 +103,7 @@ struct Picture {
     /// What users must fix, by where it was found.
     faults: BTreeMap<String, Vec<Notice>>,
     /// Those of them that were said.
-    told: HashSet<Notice>,
+    told: Standing,
     /// Whether the snapshot on disk is older than the picture, and when it was last written.
     unsaved: bool,
     saved_at: Option<Instant>,
@@ -124,7 +124,7 @@ pub async fn run(
         complete: false,
         altered: Altered::default(),
         faults: BTreeMap::new(),
-        told: HashSet::new(),
+        told: Standing::default(),
         unsaved: false,
         saved_at: None,
         started: Instant::now(),
@@ -165,8 +165,11 @@ pub async fn run(
             picture.complete = true;
             picture.altered = Altered::everything(&picture.cluster);
             tracing::info!(
-                pods = picture.cluster.pods.len(), policies = picture.cluster.policies.len(),
-                nodes = picture.cluster.nodes.len(), blocks = picture.cluster.blocks.len(), "cluster state complete"
+                pods = picture.cluster.pods.len(),
+                policies = picture.cluster.policies.len(),
+                nodes = picture.cluster.nodes.len(),
+                blocks = picture.cluster.blocks.len(),
+                "cluster state complete"
             );
         }
         core.act(&mut picture).await;
@@ -220,7 +223,10 @@ impl Core {
         if altered.routing || altered.pools || !altered.blocks.is_empty() {
             let ready = self.dataplane_ready();
             let connected = self.connected.borrow().clone();
-            let faults = self.routing.update(&picture.cluster, &self.node, connected, ready, &self.health).await;
+            let faults = self
+                .routing
+                .update(&picture.cluster, &self.node, connected, ready, &self.health)
+                .await;
             picture.faults.insert("bgp".to_owned(), faults);
         }
         self.tell(picture);
@@ -241,12 +247,19 @@ impl Core {
         let Some(engine) = engine.as_ref() else { return };
         let sorted = pools::sort(&picture.cluster.pools);
         let endpoints = self.endpoints.lock();
-        let fed = picture.feed.round(&picture.cluster, altered, sorted.for_policy(), endpoints.iter());
+        let fed = picture
+            .feed
+            .round(&picture.cluster, altered, sorted.for_policy(), endpoints.iter());
         for update in fed.updates {
             engine.update(update);
         }
         for (key, problems) in fed.policies {
-            let uid = picture.cluster.policies.get(&key).map(|policy| policy.metadata.uid.clone()).unwrap_or_default();
+            let uid = picture
+                .cluster
+                .policies
+                .get(&key)
+                .map(|policy| policy.metadata.uid.clone())
+                .unwrap_or_default();
             let notices = problems.iter().map(|problem| Notice {
                 subject: Subject {
                     resource: NETWORK_POLICY,
@@ -255,7 +268,10 @@ impl Core {
                     uid: uid.clone(),
                 },
                 reason: "PolicyInvalid",
-                message: format!("{}: {}; the policy allows nothing until that is mended", problem.field, problem.message),
+                message: format!(
+                    "{}: {}; the policy allows nothing until that is mended",
+                    problem.field, problem.message
+                ),
                 warning: true,
             });
             picture.faults.insert(format!("policy {key}"), notices.collect());
@@ -264,7 +280,9 @@ impl Core {
 
     async fn take_settings(&mut self, settings: Settings) {
         let previous = self.settings.borrow().clone();
-        let restart = previous.as_ref().is_some_and(|previous| previous.engine_differs(&settings));
+        let restart = previous
+            .as_ref()
+            .is_some_and(|previous| previous.engine_differs(&settings));
         if previous.as_ref() == Some(&settings) {
             return;
         }
@@ -276,7 +294,9 @@ impl Core {
     }
 
     async fn start_engine(&mut self, picture: &mut Picture) {
-        let Some(config) = self.settings.borrow().as_ref().map(Settings::engine) else { return };
+        let Some(config) = self.settings.borrow().as_ref().map(Settings::engine) else {
+            return;
+        };
         match Engine::start(config).await {
             Ok(engine) => {
                 self.engine.send_replace(Some(engine.clone()));
@@ -303,7 +323,10 @@ impl Core {
             }
         }
         let desired = Desired {
-            pods: pods.into_iter().map(|(name, (_, addresses))| (name, addresses)).collect(),
+            pods: pods
+                .into_iter()
+                .map(|(name, (_, addresses))| (name, addresses))
+                .collect(),
             blocks: blocks::owned_by(picture.cluster.blocks.iter(), &self.node),
             interface_prefix: settings.interface_prefix.clone(),
             mtu_interfaces: settings.mtu_interfaces.clone(),
@@ -325,24 +348,32 @@ impl Core {
 
     /// Whether packets to and from pods would be treated as they should be.
     fn dataplane_ready(&self) -> bool {
-        let programmed = self.engine.borrow().as_ref().is_some_and(|engine| engine.status().in_sync);
+        let programmed = self
+            .engine
+            .borrow()
+            .as_ref()
+            .is_some_and(|engine| engine.status().in_sync);
         programmed && self.host.borrow().rounds > 0
     }
 
     /// Says each fault once, when it is new.
     fn tell(&self, picture: &mut Picture) {
         picture.faults.retain(|_, notices| !notices.is_empty());
-        let standing: HashSet<_> = picture.faults.values().flatten().cloned().collect();
-        for notice in standing.difference(&picture.told) {
-            self.events.notify(notice.clone());
-        }
-        picture.told = standing;
+        picture
+            .told
+            .update(picture.faults.values().flatten().cloned(), &self.events);
     }
 
     fn facts(&self, picture: &Picture) -> Facts {
         let mut problems = picture.faults.values().flatten().cloned().collect::<Vec<_>>();
         problems.dedup();
-        facts::facts(&picture.cluster, &self.node, &self.endpoints.lock(), problems, self.watches.undecodable())
+        facts::facts(
+            &picture.cluster,
+            &self.node,
+            &self.endpoints.lock(),
+            problems,
+            self.watches.undecodable(),
+        )
     }
 
     fn tick(&mut self, picture: &mut Picture) {
@@ -352,10 +383,7 @@ impl Core {
         }
         let condition = match (picture.complete, failing.is_empty()) {
             (_, true) => Condition::Ready("connected".to_owned()),
-            (true, false) => Condition::Degraded(format!(
-                "working from what was last known; {}",
-                failing.join("; ")
-            )),
+            (true, false) => Condition::Degraded(format!("working from what was last known; {}", failing.join("; "))),
             (false, false) => Condition::NotReady(failing.join("; ")),
         };
         self.health.set("datastore", condition);

@@ -42,14 +42,22 @@ pub fn facts(
 ) -> Facts {
     let line = |fault: &Notice| {
         let subject = &fault.subject;
-        let name = ObjectKey { namespace: subject.namespace.clone(), name: subject.name.clone() };
+        let name = ObjectKey {
+            namespace: subject.namespace.clone(),
+            name: subject.name.clone(),
+        };
         format!("{} {name}: {}", subject.resource.kind, fault.message)
     };
     let shown = |block: &&Object<IPAMBlockSpec>| {
         blocks::owner(&block.spec) == Some(node)
             || blocks::allocations(&block.spec).any(|(_, a)| a.secondary.get("node").is_some_and(|n| n == node))
     };
-    let blocks: Vec<_> = cluster.blocks.iter().filter(shown).map(|object| block(cluster, &object.spec)).collect();
+    let blocks: Vec<_> = cluster
+        .blocks
+        .iter()
+        .filter(shown)
+        .map(|object| block(cluster, &object.spec))
+        .collect();
     let own = format!("host:{node}");
     let owned = || blocks.iter().filter(|block| block.affinity.as_deref() == Some(&own));
     let ipam = IpamStatus {
@@ -59,12 +67,20 @@ pub fn facts(
         borrowed: super::blocks::borrowed_by(cluster.blocks.iter(), node).len() as u64,
     };
     Facts {
-        addresses: cluster.nodes.named(node).map(|me| Identity::of(me, 0).addresses().collect()).unwrap_or_default(),
+        addresses: cluster
+            .nodes
+            .named(node)
+            .map(|me| Identity::of(me, 0).addresses().collect())
+            .unwrap_or_default(),
         blocks,
         ipam,
         endpoints: endpoints.iter().map(|record| endpoint(cluster, record)).collect(),
         problems: faults.iter().map(line).chain(undecodable).collect(),
-        counts: (cluster.nodes.len() as u64, cluster.pods.len() as u64, cluster.policies.len() as u64),
+        counts: (
+            cluster.nodes.len() as u64,
+            cluster.pods.len() as u64,
+            cluster.policies.len() as u64,
+        ),
     }
 }
 
@@ -77,7 +93,9 @@ fn block(cluster: &Cluster, spec: &IPAMBlockSpec) -> IpamBlock {
             IpamAllocation {
                 address: Some(address),
                 handle: attribute.handle_id.clone(),
-                pod: get("namespace").zip(get("pod")).map(|(namespace, pod)| format!("{namespace}/{pod}")),
+                pod: get("namespace")
+                    .zip(get("pod"))
+                    .map(|(namespace, pod)| format!("{namespace}/{pod}")),
                 node: get("node"),
                 since: get("timestamp"),
             }
@@ -96,14 +114,23 @@ fn block(cluster: &Cluster, spec: &IPAMBlockSpec) -> IpamBlock {
         affinity: spec.affinity.clone(),
         capacity: spec.allocations.len() as u64,
         used: allocations.len() as u64,
-        borrowed: allocations.iter().filter(|a| a.node.is_some() && a.node.as_deref() != owner).count() as u64,
+        borrowed: allocations
+            .iter()
+            .filter(|a| a.node.is_some() && a.node.as_deref() != owner)
+            .count() as u64,
         allocations,
     }
 }
 
 fn endpoint(cluster: &Cluster, record: &EndpointRecord) -> control::Endpoint {
-    let key = ObjectKey { namespace: record.namespace.clone(), name: record.pod.clone() };
-    let pod = cluster.pods.get(&key).filter(|pod| is_incarnation(pod, &record.runtime_uid));
+    let key = ObjectKey {
+        namespace: record.namespace.clone(),
+        name: record.pod.clone(),
+    };
+    let pod = cluster
+        .pods
+        .get(&key)
+        .filter(|pod| is_incarnation(pod, &record.runtime_uid));
     let selecting = |direction: PolicyType| -> Vec<String> {
         let Some(pod) = pod else { return Vec::new() };
         policies(cluster, pod, direction)
@@ -125,7 +152,10 @@ fn endpoint(cluster: &Cluster, record: &EndpointRecord) -> control::Endpoint {
 }
 
 fn policies(cluster: &Cluster, pod: &Pod, direction: PolicyType) -> Vec<String> {
-    let of_namespace = cluster.policies.iter().filter(|p| p.metadata.namespace == pod.metadata.namespace);
+    let of_namespace = cluster
+        .policies
+        .iter()
+        .filter(|p| p.metadata.namespace == pod.metadata.namespace);
     of_namespace
         .map(|policy| policy.clone().defaulted())
         .filter(|policy| policy.applies_to(direction) && policy.spec.pod_selector.matches(&pod.metadata.labels))
@@ -147,14 +177,20 @@ mod tests {
     fn blocks_endpoints_and_sums() {
         let mut cluster = Cluster::default();
         for block in [
-            ipam_block("10.244.0.0/26", "node1", &[(1, "shop", "a", "node1"), (2, "shop", "b", "node2")]),
+            ipam_block(
+                "10.244.0.0/26",
+                "node1",
+                &[(1, "shop", "a", "node1"), (2, "shop", "b", "node2")],
+            ),
             ipam_block("10.244.0.64/26", "node2", &[(3, "shop", "c", "node1")]),
             ipam_block("10.244.0.128/26", "node2", &[(3, "shop", "d", "node2")]),
         ] {
             cluster.apply(ClusterChange::IpamBlock(Change::Put(block)));
         }
         let pool = json!({"metadata": {"name": "pods"}, "spec": {"cidr": "10.244.0.0/16"}});
-        cluster.apply(ClusterChange::IpPool(Change::Put(serde_json::from_value(pool).unwrap())));
+        cluster.apply(ClusterChange::IpPool(Change::Put(
+            serde_json::from_value(pool).unwrap(),
+        )));
         let pod = json!({"metadata": {"name": "a", "namespace": "shop", "uid": "u", "labels": {"app": "a"}}});
         cluster.apply(ClusterChange::Pod(Change::Put(serde_json::from_value(pod).unwrap())));
         for policy in [
@@ -162,13 +198,19 @@ mod tests {
             json!({"metadata": {"name": "other", "namespace": "shop"}, "spec": {"podSelector": {"matchLabels": {"app": "z"}}}}),
             json!({"metadata": {"name": "away", "namespace": "data"}, "spec": {"podSelector": {}}}),
         ] {
-            cluster.apply(ClusterChange::NetworkPolicy(Change::Put(serde_json::from_value(policy).unwrap())));
+            cluster.apply(ClusterChange::NetworkPolicy(Change::Put(
+                serde_json::from_value(policy).unwrap(),
+            )));
         }
         let dir = tempfile::tempdir().unwrap();
         let (mut store, _) = EndpointStore::open(dir.path()).unwrap();
         store
             .put(EndpointRecord {
-                key: AttachmentKey { network: "margay".into(), container: "c1".into(), ifname: "eth0".into() },
+                key: AttachmentKey {
+                    network: "margay".into(),
+                    container: "c1".into(),
+                    ifname: "eth0".into(),
+                },
                 namespace: "shop".into(),
                 pod: "a".into(),
                 runtime_uid: "u".into(),
@@ -182,8 +224,20 @@ mod tests {
             })
             .unwrap();
         let facts = facts(&cluster, "node1", &store, Vec::new(), Vec::new());
-        assert_eq!(facts.ipam, IpamStatus { blocks: 1, capacity: 64, used: 2, borrowed: 1 });
-        let shown: Vec<_> = facts.blocks.iter().map(|b| (b.cidr.as_str(), b.used, b.borrowed)).collect();
+        assert_eq!(
+            facts.ipam,
+            IpamStatus {
+                blocks: 1,
+                capacity: 64,
+                used: 2,
+                borrowed: 1
+            }
+        );
+        let shown: Vec<_> = facts
+            .blocks
+            .iter()
+            .map(|b| (b.cidr.as_str(), b.used, b.borrowed))
+            .collect();
         assert_eq!(shown, [("10.244.0.0/26", 2, 1), ("10.244.0.64/26", 1, 1)]);
         assert_eq!(facts.blocks[0].pool.as_deref(), Some("pods"));
         assert_eq!(facts.blocks[0].allocations[0].pod.as_deref(), Some("shop/a"));

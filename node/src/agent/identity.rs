@@ -91,7 +91,15 @@ pub fn faults(node: &Node) -> Vec<Notice> {
         let Some(value) = annotation(node, key) else { continue };
         let parsed = value.split('/').next().and_then(|text| text.parse::<IpAddr>().ok());
         if parsed.is_none_or(|address| address.is_ipv4() != v4) {
-            fault(key, value, if v4 { "an IPv4 address like 10.0.0.7/24" } else { "an IPv6 address like fd00::7/64" });
+            fault(
+                key,
+                value,
+                if v4 {
+                    "an IPv4 address like 10.0.0.7/24"
+                } else {
+                    "an IPv6 address like fd00::7/64"
+                },
+            );
         }
     }
     if let Some(value) = annotation(node, AS)
@@ -111,8 +119,10 @@ mod tests {
     use super::*;
 
     fn node(annotations: &[(&str, &str)], internal: &[&str]) -> Node {
-        let addresses: Vec<_> =
-            internal.iter().map(|a| serde_json::json!({"type": "InternalIP", "address": a})).collect();
+        let addresses: Vec<_> = internal
+            .iter()
+            .map(|a| serde_json::json!({"type": "InternalIP", "address": a}))
+            .collect();
         let annotations: serde_json::Map<_, _> =
             annotations.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
         serde_json::from_value(serde_json::json!({
@@ -123,7 +133,10 @@ mod tests {
 
     #[test]
     fn annotations_go_before_internal_addresses_family_by_family() {
-        let identity = Identity::of(&node(&[(V4, "10.1.1.2/31"), (AS, "65301")], &["192.0.2.1", "2001:db8::1"]), 64512);
+        let identity = Identity::of(
+            &node(&[(V4, "10.1.1.2/31"), (AS, "65301")], &["192.0.2.1", "2001:db8::1"]),
+            64512,
+        );
         assert_eq!(identity.v4, Some(Ipv4Addr::new(10, 1, 1, 2)));
         assert_eq!(identity.v6, Some("2001:db8::1".parse().unwrap()));
         assert_eq!(identity.as_number, 65301);
@@ -135,12 +148,18 @@ mod tests {
         let identity = Identity::of(&node(&[], &["2001:db8::1"]), 64512);
         assert_eq!((identity.v4, identity.as_number), (None, 64512));
         let id = identity.router_id();
-        assert!(!id.is_multicast() && !id.is_unspecified() && id == identity.router_id(), "{id}");
+        assert!(
+            !id.is_multicast() && !id.is_unspecified() && id == identity.router_id(),
+            "{id}"
+        );
     }
 
     #[test]
     fn bad_annotations_are_named() {
-        let faults = faults(&node(&[(V4, "fd00::1"), (V6, "nonsense"), (AS, "many")], &["192.0.2.1"]));
+        let faults = faults(&node(
+            &[(V4, "fd00::1"), (V6, "nonsense"), (AS, "many")],
+            &["192.0.2.1"],
+        ));
         let texts: Vec<_> = faults.iter().map(|fault| fault.message.as_str()).collect();
         assert_eq!(texts.len(), 3);
         assert!(texts[0].contains("\"fd00::1\" is not an IPv4 address"), "{}", texts[0]);

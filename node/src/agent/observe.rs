@@ -100,20 +100,26 @@ impl Observer {
     pub async fn watch_conditions(self) {
         loop {
             if let Some(status) = self.engine.borrow().as_ref().map(PolicyEngine::status) {
-                self.health.set("dataplane", match (status.in_sync, status.error) {
-                    (false, error) => Condition::NotReady(
-                        error.unwrap_or_else(|| "the first rules are being written".to_owned()),
-                    ),
-                    (true, Some(error)) => Condition::Degraded(error),
-                    (true, None) => Condition::Ready(format!("in sync, iptables {}", status.backend)),
-                });
+                self.health.set(
+                    "dataplane",
+                    match (status.in_sync, status.error) {
+                        (false, error) => {
+                            Condition::NotReady(error.unwrap_or_else(|| "the first rules are being written".to_owned()))
+                        }
+                        (true, Some(error)) => Condition::Degraded(error),
+                        (true, None) => Condition::Ready(format!("in sync, iptables {}", status.backend)),
+                    },
+                );
             }
             let host = self.host.borrow().clone();
-            self.health.set("routes", match (host.rounds, host.errors.as_slice()) {
-                (0, _) => Condition::NotReady("host routes are not set up yet".to_owned()),
-                (_, []) => Condition::Ready(String::new()),
-                (_, errors) => Condition::Degraded(errors.join("; ")),
-            });
+            self.health.set(
+                "routes",
+                match (host.rounds, host.errors.as_slice()) {
+                    (0, _) => Condition::NotReady("host routes are not set up yet".to_owned()),
+                    (_, []) => Condition::Ready(String::new()),
+                    (_, errors) => Condition::Degraded(errors.join("; ")),
+                },
+            );
             if let Ok(peers) = self.peer_status().await {
                 self.health.set(BGP, bgp_condition(&peers));
             }
@@ -141,7 +147,11 @@ impl Source for Observer {
         let conditions = self.health.problem_parts();
         let mut problems: Vec<_> = conditions
             .into_iter()
-            .map(|(part, message)| Problem { part, message, since: None })
+            .map(|(part, message)| Problem {
+                part,
+                message,
+                since: None,
+            })
             .collect();
         problems.extend(facts.problems.iter().map(|message| Problem {
             part: "config".to_owned(),
@@ -149,13 +159,20 @@ impl Source for Observer {
             since: None,
         }));
         let datastore = match self.health.get("datastore") {
-            Some(Condition::Ready(_)) => DatastoreStatus { connected: true, synced: true, ..DatastoreStatus::default() },
-            Some(Condition::Degraded(error)) => {
-                DatastoreStatus { synced: true, last_error: Some(error), ..DatastoreStatus::default() }
-            }
-            Some(Condition::NotReady(error)) => {
-                DatastoreStatus { last_error: Some(error), ..DatastoreStatus::default() }
-            }
+            Some(Condition::Ready(_)) => DatastoreStatus {
+                connected: true,
+                synced: true,
+                ..DatastoreStatus::default()
+            },
+            Some(Condition::Degraded(error)) => DatastoreStatus {
+                synced: true,
+                last_error: Some(error),
+                ..DatastoreStatus::default()
+            },
+            Some(Condition::NotReady(error)) => DatastoreStatus {
+                last_error: Some(error),
+                ..DatastoreStatus::default()
+            },
             None => DatastoreStatus::default(),
         };
         NodeStatus {
@@ -177,14 +194,27 @@ impl Source for Observer {
         let speaker = self.speaker()?;
         let local_as = speaker.status().await.map_err(stopped)?.local_as;
         let now = SystemTime::now();
-        Ok(self.peer_status().await?.into_iter().map(|peer| shown_peer(peer, local_as, now)).collect())
+        Ok(self
+            .peer_status()
+            .await?
+            .into_iter()
+            .map(|peer| shown_peer(peer, local_as, now))
+            .collect())
     }
 
     async fn bgp_routes(&self) -> Result<Vec<BgpRoute>, Unavailable> {
         let routes = self.speaker()?.routes().await.map_err(stopped)?;
         let links = self.netlink.links().await.unwrap_or_default();
-        let name = |index: u32| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
-        Ok(routes.into_iter().flat_map(|route| shown_routes(route, &name)).collect())
+        let name = |index: u32| {
+            links
+                .iter()
+                .find(|link| link.index == index)
+                .map(|link| link.name.clone())
+        };
+        Ok(routes
+            .into_iter()
+            .flat_map(|route| shown_routes(route, &name))
+            .collect())
     }
 
     async fn ipam_blocks(&self) -> Result<Vec<IpamBlock>, Unavailable> {
@@ -200,12 +230,19 @@ impl Source for Observer {
                 continue;
             };
             let id = margay_felix::model::EndpointId::new(&endpoint.namespace, &endpoint.pod);
-            let state = status.endpoints.iter().find(|other| other.id == id).map(|other| other.state);
+            let state = status
+                .endpoints
+                .iter()
+                .find(|other| other.id == id)
+                .map(|other| other.state);
             endpoint.policy.in_force = state == Some(EndpointState::Programmed) && status.in_sync;
             if endpoint.policy.in_force {
                 endpoint.policy.reason = None;
             } else if endpoint.policy.reason.is_none() {
-                endpoint.policy.reason = status.error.clone().or_else(|| Some("the rules are being written".to_owned()));
+                endpoint.policy.reason = status
+                    .error
+                    .clone()
+                    .or_else(|| Some("the rules are being written".to_owned()));
             }
         }
         Ok(endpoints)
@@ -215,7 +252,9 @@ impl Source for Observer {
 impl Observer {
     fn dataplane(&self) -> DataplaneStatus {
         let engine = self.engine.borrow();
-        let Some(engine) = engine.as_ref() else { return DataplaneStatus::default() };
+        let Some(engine) = engine.as_ref() else {
+            return DataplaneStatus::default();
+        };
         let status = engine.status();
         DataplaneStatus {
             in_sync: status.in_sync && status.error.is_none(),
@@ -238,15 +277,25 @@ fn bgp_condition(peers: &[PeerStatus]) -> Condition {
         .filter(|peer| peer.state != "Established")
         .map(|peer| {
             let name = peer.name.as_deref().unwrap_or("peer");
-            let why = peer.last_error.as_deref().map_or(String::new(), |error| format!(" ({error})"));
-            format!("{name} at {} is {} for {} s{why}", peer.address, peer.state, peer.since_seconds)
+            let why = peer
+                .last_error
+                .as_deref()
+                .map_or(String::new(), |error| format!(" ({error})"));
+            format!(
+                "{name} at {} is {} for {} s{why}",
+                peer.address, peer.state, peer.since_seconds
+            )
         })
         .collect();
     let up = peers.len() - down.len();
     if down.is_empty() {
         Condition::Ready(format!("{up} of {} sessions established", peers.len()))
     } else {
-        Condition::Degraded(format!("{up} of {} sessions established: {}", peers.len(), down.join("; ")))
+        Condition::Degraded(format!(
+            "{up} of {} sessions established: {}",
+            peers.len(),
+            down.join("; ")
+        ))
     }
 }
 
@@ -263,7 +312,9 @@ fn shown_peer(peer: PeerStatus, local_as: u32, now: SystemTime) -> BgpPeer {
         "Established" => BgpState::Established,
         _ => BgpState::Idle,
     };
-    let since = now.checked_sub(Duration::from_secs(peer.since_seconds)).map(|at| rfc3339(at, false));
+    let since = now
+        .checked_sub(Duration::from_secs(peer.since_seconds))
+        .map(|at| rfc3339(at, false));
     let reason = (state != BgpState::Established).then(|| {
         let told = peer.last_error.clone().or_else(|| peer.notes.first().cloned());
         told.unwrap_or_else(|| "waiting for the first connection".to_owned())
@@ -283,7 +334,11 @@ fn shown_peer(peer: PeerStatus, local_as: u32, now: SystemTime) -> BgpPeer {
         prefixes_accepted: peer.prefixes_accepted as u64,
         prefixes_sent: peer.prefixes_advertised as u64,
         hold_time_seconds: u64::from(peer.hold_time.unwrap_or(0)),
-        capabilities: peer.families.iter().map(|family| format!("{family:?}-unicast").to_lowercase()).collect(),
+        capabilities: peer
+            .families
+            .iter()
+            .map(|family| format!("{family:?}-unicast").to_lowercase())
+            .collect(),
     }
 }
 
@@ -292,10 +347,16 @@ fn shown_routes(route: RouteStatus, name: &impl Fn(u32) -> Option<String>) -> Ve
     let resolved: Vec<_> = route
         .next_hops
         .iter()
-        .map(|hop| NextHop { address: Some(hop.via), interface: name(hop.interface) })
+        .map(|hop| NextHop {
+            address: Some(hop.via),
+            interface: name(hop.interface),
+        })
         .collect();
     let one = |path: &PathStatus| {
-        let received = path.next_hop.map(|address| NextHop { address: Some(address), interface: None });
+        let received = path.next_hop.map(|address| NextHop {
+            address: Some(address),
+            interface: None,
+        });
         let next_hops = match received {
             // The kernel's view belongs to the path that stands for all that are in use.
             Some(_) if path.best && !resolved.is_empty() => resolved.clone(),

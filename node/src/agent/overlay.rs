@@ -25,8 +25,13 @@ where
     S: Serialize + DeserializeOwned + Default + Clone + PartialEq,
 {
     let (mut merged, mut faults) = (Map::new(), Vec::new());
-    for object in ["default".to_owned(), format!("node.{node}")].iter().filter_map(|name| objects.named(name)) {
-        let Ok(Value::Object(mut fields)) = serde_json::to_value(&object.spec) else { continue };
+    for object in ["default".to_owned(), format!("node.{node}")]
+        .iter()
+        .filter_map(|name| objects.named(name))
+    {
+        let Ok(Value::Object(mut fields)) = serde_json::to_value(&object.spec) else {
+            continue;
+        };
         fields.retain(|_, value| !value.is_null());
         let mut violations = validate(&object.spec);
         violations.extend(support::check(resource.kind, &Value::Object(fields.clone())));
@@ -48,7 +53,10 @@ where
         merged.extend(fields);
     }
     // Each field came from a value of this very type, so this cannot fail.
-    (serde_json::from_value(Value::Object(merged)).unwrap_or_default(), faults)
+    (
+        serde_json::from_value(Value::Object(merged)).unwrap_or_default(),
+        faults,
+    )
 }
 
 #[cfg(test)]
@@ -85,8 +93,15 @@ mod tests {
         let (settings, faults) = merged(&objects(json!([
             {"metadata": {"name": "default"}, "spec": {"nodeToNodeMeshEnabled": false, "bindMode": "NodeIP"}},
         ])));
-        assert_eq!((settings.node_to_node_mesh_enabled, settings.bind_mode), (Some(false), None));
+        assert_eq!(
+            (settings.node_to_node_mesh_enabled, settings.bind_mode),
+            (Some(false), None)
+        );
         assert_eq!(faults.len(), 1);
-        assert!(faults[0].message.starts_with("spec.bindMode: "), "{}", faults[0].message);
+        assert!(
+            faults[0].message.starts_with("spec.bindMode: "),
+            "{}",
+            faults[0].message
+        );
     }
 }

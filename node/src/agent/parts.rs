@@ -78,7 +78,9 @@ impl Links for HostLinks {
     async fn interface_prefix(&self) -> String {
         let mut settings = self.settings.clone();
         let known = settings.wait_for(Option::is_some).await;
-        let prefix = known.ok().and_then(|settings| settings.as_ref().map(|s| s.interface_prefix.clone()));
+        let prefix = known
+            .ok()
+            .and_then(|settings| settings.as_ref().map(|s| s.interface_prefix.clone()));
         prefix.unwrap_or_else(|| margay_cni::naming::DEFAULT_PREFIX.to_owned())
     }
 }

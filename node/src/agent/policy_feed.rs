@@ -83,7 +83,11 @@ impl PolicyFeed {
 
     /// Takes in one block and adds the pods that it concerns.
     fn block(&mut self, cluster: &Cluster, key: &ObjectKey, concerned: &mut BTreeSet<ObjectKey>) {
-        let new = cluster.blocks.get(key).map(|block| blocks::pods(&block.spec)).unwrap_or_default();
+        let new = cluster
+            .blocks
+            .get(key)
+            .map(|block| blocks::pods(&block.spec))
+            .unwrap_or_default();
         let old = self.by_block.remove(key).unwrap_or_default();
         let addresses: BTreeSet<_> = old.keys().chain(new.keys()).copied().collect();
         for address in addresses {
@@ -114,7 +118,13 @@ impl PolicyFeed {
     }
 
     fn index_status(&mut self, cluster: &Cluster, key: &ObjectKey) {
-        let now: BTreeSet<_> = cluster.pods.get(key).map(Pod::ips).unwrap_or_default().into_iter().collect();
+        let now: BTreeSet<_> = cluster
+            .pods
+            .get(key)
+            .map(Pod::ips)
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
         self.reported.retain(|address, keys| {
             if !now.contains(address) {
                 keys.remove(key);
@@ -133,7 +143,9 @@ impl PolicyFeed {
         let mut update = convert::pod(pod);
         if let Update::Workload(_, Some(workload)) = &mut update {
             let name = (key.namespace.clone(), key.name.clone());
-            workload.addresses.retain(|address| self.holders.get(address).is_none_or(|holder| *holder == name));
+            workload
+                .addresses
+                .retain(|address| self.holders.get(address).is_none_or(|holder| *holder == name));
             for address in self.held.get(&name).into_iter().flatten() {
                 if !workload.addresses.contains(address) {
                     workload.addresses.push(*address);
@@ -163,17 +175,24 @@ impl PolicyFeed {
         let mut newest: BTreeMap<EndpointId, &EndpointRecord> = BTreeMap::new();
         for record in records {
             // A pod has one interface at a time; a new sandbox replaces the old one before its DEL arrives.
-            let entry = newest.entry(EndpointId::new(&record.namespace, &record.pod)).or_insert(record);
+            let entry = newest
+                .entry(EndpointId::new(&record.namespace, &record.pod))
+                .or_insert(record);
             if record.sequence > entry.sequence {
                 *entry = record;
             }
         }
-        let now: BTreeMap<_, _> =
-            newest.into_iter().map(|(id, record)| (id, attachment(cluster, record))).collect();
+        let now: BTreeMap<_, _> = newest
+            .into_iter()
+            .map(|(id, record)| (id, attachment(cluster, record)))
+            .collect();
         for id in self.attachments.keys().filter(|id| !now.contains_key(id)) {
             updates.push(Update::Attachment(id.clone(), None));
         }
-        for (id, attachment) in now.iter().filter(|(id, attachment)| self.attachments.get(id) != Some(attachment)) {
+        for (id, attachment) in now
+            .iter()
+            .filter(|(id, attachment)| self.attachments.get(id) != Some(attachment))
+        {
             updates.push(Update::Attachment(id.clone(), Some(attachment.clone())));
         }
         self.attachments = now;
@@ -186,13 +205,23 @@ impl PolicyFeed {
 pub fn is_incarnation(pod: &Pod, runtime_uid: &str) -> bool {
     runtime_uid.is_empty()
         || pod.metadata.uid == runtime_uid
-        || pod.metadata.annotations.get(MIRROR).is_some_and(|hash| hash == runtime_uid)
+        || pod
+            .metadata
+            .annotations
+            .get(MIRROR)
+            .is_some_and(|hash| hash == runtime_uid)
 }
 
 fn attachment(cluster: &Cluster, record: &EndpointRecord) -> Attachment {
-    let key = ObjectKey { namespace: record.namespace.clone(), name: record.pod.clone() };
+    let key = ObjectKey {
+        namespace: record.namespace.clone(),
+        name: record.pod.clone(),
+    };
     // A mirror pod that was deleted by hand comes back with another UID and the same hash.
-    let current = cluster.pods.get(&key).filter(|pod| is_incarnation(pod, &record.runtime_uid));
+    let current = cluster
+        .pods
+        .get(&key)
+        .filter(|pod| is_incarnation(pod, &record.runtime_uid));
     Attachment {
         uid: current.map_or(record.pod_uid.as_str(), |pod| &pod.metadata.uid).into(),
         interface: record.interface.as_str().into(),
@@ -201,11 +230,18 @@ fn attachment(cluster: &Cluster, record: &EndpointRecord) -> Attachment {
 }
 
 fn object_key(pod: &PodName) -> ObjectKey {
-    ObjectKey { namespace: pod.0.clone(), name: pod.1.clone() }
+    ObjectKey {
+        namespace: pod.0.clone(),
+        name: pod.1.clone(),
+    }
 }
 
 fn metadata(key: &ObjectKey) -> Metadata {
-    Metadata { namespace: key.namespace.clone(), name: key.name.clone(), ..Metadata::default() }
+    Metadata {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        ..Metadata::default()
+    }
 }
 
 #[cfg(test)]

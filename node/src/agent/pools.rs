@@ -26,11 +26,19 @@ pub fn sort(pools: &Table<Object<IPPoolSpec>>) -> Pools<'_> {
     let mut sound = Vec::new();
     for pool in pools.iter() {
         let json = serde_json::to_value(&pool.spec).unwrap_or_default();
-        let violations = validate::ip_pool(&pool.spec).into_iter().chain(support::check("IPPool", &json));
-        let texts: Vec<_> = violations.map(|violation| format!("{}: {}", violation.field, violation.message)).collect();
+        let violations = validate::ip_pool(&pool.spec)
+            .into_iter()
+            .chain(support::check("IPPool", &json));
+        let texts: Vec<_> = violations
+            .map(|violation| format!("{}: {}", violation.field, violation.message))
+            .collect();
         match pool.spec.network() {
             Ok(network) if texts.is_empty() => sound.push((network, pool)),
-            _ => result.faults.push(notice(pool, "IPPoolInvalid", format!("{}; the pool is not used", texts.join("; ")))),
+            _ => result.faults.push(notice(
+                pool,
+                "IPPoolInvalid",
+                format!("{}; the pool is not used", texts.join("; ")),
+            )),
         }
     }
     let references = sound.iter().map(|(_, pool)| PoolRef {
@@ -42,7 +50,9 @@ pub fn sort(pools: &Table<Object<IPPoolSpec>>) -> Pools<'_> {
     for (network, pool) in sound {
         match overlapping.get(&pool.metadata.name) {
             None => result.valid.push((network, pool)),
-            Some(violation) => result.faults.push(notice(pool, "IPPoolOverlaps", violation.message.clone())),
+            Some(violation) => result
+                .faults
+                .push(notice(pool, "IPPoolOverlaps", violation.message.clone())),
         }
     }
     result
@@ -51,7 +61,14 @@ pub fn sort(pools: &Table<Object<IPPoolSpec>>) -> Pools<'_> {
 impl Pools<'_> {
     /// What the policy engine needs to know of them.
     pub fn for_policy(&self) -> impl Iterator<Item = (IpNetwork, Pool)> + '_ {
-        self.valid.iter().map(|(network, pool)| (*network, Pool { nat_outgoing: pool.spec.nat_outgoing() }))
+        self.valid.iter().map(|(network, pool)| {
+            (
+                *network,
+                Pool {
+                    nat_outgoing: pool.spec.nat_outgoing(),
+                },
+            )
+        })
     }
 }
 
@@ -62,7 +79,12 @@ fn notice(pool: &Object<IPPoolSpec>, reason: &'static str, message: String) -> N
         name: pool.metadata.name.clone(),
         uid: pool.metadata.uid.clone(),
     };
-    Notice { subject, reason, message, warning: true }
+    Notice {
+        subject,
+        reason,
+        message,
+        warning: true,
+    }
 }
 
 #[cfg(test)]
@@ -84,10 +106,28 @@ mod tests {
         .unwrap();
         let table: Table<_> = pools.into_iter().collect();
         let sorted = sort(&table);
-        let valid: Vec<_> = sorted.for_policy().map(|(network, pool)| (network.to_string(), pool.nat_outgoing)).collect();
+        let valid: Vec<_> = sorted
+            .for_policy()
+            .map(|(network, pool)| (network.to_string(), pool.nat_outgoing))
+            .collect();
         assert_eq!(valid, [("10.244.128.0/17".to_owned(), true)]);
-        let faults: Vec<_> = sorted.faults.iter().map(|fault| (fault.subject.name.as_str(), fault.reason)).collect();
-        assert_eq!(faults, [("bits", "IPPoolInvalid"), ("tunnel", "IPPoolInvalid"), ("a", "IPPoolOverlaps")]);
-        assert!(sorted.faults[1].message.contains("vxlanMode"), "{}", sorted.faults[1].message);
+        let faults: Vec<_> = sorted
+            .faults
+            .iter()
+            .map(|fault| (fault.subject.name.as_str(), fault.reason))
+            .collect();
+        assert_eq!(
+            faults,
+            [
+                ("bits", "IPPoolInvalid"),
+                ("tunnel", "IPPoolInvalid"),
+                ("a", "IPPoolOverlaps")
+            ]
+        );
+        assert!(
+            sorted.faults[1].message.contains("vxlanMode"),
+            "{}",
+            sorted.faults[1].message
+        );
     }
 }

@@ -15,7 +15,10 @@ use crate::health::{Condition, Health};
 use crate::kube::events::Notice;
 use crate::persist::{self, Format};
 
-const BGP_CONFIG: Format = Format { kind: "bgp-config", version: 1 };
+const BGP_CONFIG: Format = Format {
+    kind: "bgp-config",
+    version: 1,
+};
 
 /// The part of readiness that says why the speaker does not run as the cluster wants; that of its sessions is apart.
 const CONFIGURATION: &str = "bgp configuration";
@@ -45,7 +48,16 @@ impl Routing {
         ipv6: bool,
         speaker: watch::Sender<Option<Handle>>,
     ) -> Self {
-        Self { netlink, file, kernel_kept, ipv6, speaker, applied: None, announced: false, failed: false }
+        Self {
+            netlink,
+            file,
+            kernel_kept,
+            ipv6,
+            speaker,
+            applied: None,
+            announced: false,
+            failed: false,
+        }
     }
 
     /// Starts with the configuration of the last run: a restarting speaker must be back before its peers lose patience,
@@ -56,7 +68,11 @@ impl Routing {
                 if !self.kernel_kept {
                     config.networks.clear();
                 }
-                tracing::info!(peers = config.peers.len(), networks = config.networks.len(), "BGP resumes");
+                tracing::info!(
+                    peers = config.peers.len(),
+                    networks = config.networks.len(),
+                    "BGP resumes"
+                );
                 if let Err(error) = self.apply(config).await {
                     tracing::warn!(%error, "BGP does not resume from the last configuration");
                 }
@@ -81,7 +97,15 @@ impl Routing {
             return Vec::new();
         };
         let announce = self.announced || self.kernel_kept || dataplane_ready;
-        let plan = bgp_config::plan(cluster, me, &Surroundings { connected, ipv6: self.ipv6, announce });
+        let plan = bgp_config::plan(
+            cluster,
+            me,
+            &Surroundings {
+                connected,
+                ipv6: self.ipv6,
+                announce,
+            },
+        );
         self.announced = announce;
         self.failed = false;
         health.forget(CONFIGURATION);
@@ -125,9 +149,13 @@ impl Routing {
         match running {
             Some(speaker) => speaker.apply(config.clone()).await?,
             None => {
-                let kernel = KernelConfig { protocol: bgp_config::ROUTE_PROTOCOL, ..KernelConfig::default() };
+                let kernel = KernelConfig {
+                    protocol: bgp_config::ROUTE_PROTOCOL,
+                    ..KernelConfig::default()
+                };
                 let fib = KernelFib::new(self.netlink.clone(), kernel);
-                self.speaker.send_replace(Some(Speaker::start(config.clone(), fib).await?));
+                self.speaker
+                    .send_replace(Some(Speaker::start(config.clone(), fib).await?));
             }
         }
         tracing::info!(

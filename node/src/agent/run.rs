@@ -50,7 +50,10 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         .with_context(|| format!("cannot create run directory {}", options.run_dir.display()))?;
     let health = Health::default();
     health.beat("agent", Duration::from_secs(120));
-    health.set("dataplane", Condition::NotReady("waiting for the cluster's state".to_owned()));
+    health.set(
+        "dataplane",
+        Condition::NotReady("waiting for the cluster's state".to_owned()),
+    );
     health.set("datastore", Condition::NotReady("connecting".to_owned()));
     let (endpoints, unusable) = EndpointStore::open(&options.state_dir.join("endpoints"))?;
     for error in unusable {
@@ -60,7 +63,9 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
     let endpoints = Arc::new(Mutex::new(endpoints));
 
     let netlink = Netlink::new().context("cannot talk to the kernel by netlink; the agent needs CAP_NET_ADMIN")?;
-    let blackholes = host::blackholes(&netlink).await.context("cannot read the kernel's routes")?;
+    let blackholes = host::blackholes(&netlink)
+        .await
+        .context("cannot read the kernel's routes")?;
     let ipv6 = std::path::Path::new("/proc/net/if_inet6").exists();
     let (speaker, speaker_watch) = watch::channel(None);
     let bgp_file = options.state_dir.join("bgp.json");
@@ -85,14 +90,23 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
     let pods = Arc::new(PodBoard::default());
     let board = Arc::new(ArcSwap::from_pointee(IpamBoard::default()));
 
-    let store = KubeStore::new(api.clone(), SettingsSource(Arc::new({
-        let board = board.clone();
-        move || board.load().settings.as_ref().clone()
-    })));
+    let store = KubeStore::new(
+        api.clone(),
+        SettingsSource(Arc::new({
+            let board = board.clone();
+            move || board.load().settings.as_ref().clone()
+        })),
+    );
     let ipam = Ipam::new(store, &options.node, board.clone());
-    let policy = CorePolicy { commands: commands.clone(), engine: engine_watch.clone() };
-    let links =
-        HostLinks { netlink: netlink.clone(), host: host_watch.clone(), settings: settings_watch.clone() };
+    let policy = CorePolicy {
+        commands: commands.clone(),
+        engine: engine_watch.clone(),
+    };
+    let links = HostLinks {
+        netlink: netlink.clone(),
+        host: host_watch.clone(),
+        settings: settings_watch.clone(),
+    };
     let attacher = Arc::new(Attacher::new(
         AttacherConfig {
             node: options.node.clone(),
@@ -131,10 +145,23 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         }
     });
     servers.spawn(observer.clone().watch_conditions());
-    let (health_address, metrics_address) = (watch::Sender::new(options.defaults.health), watch::Sender::new(options.defaults.metrics));
-    servers.spawn(http::serve("health server", http::health_router(health.clone()), health_address.subscribe(), health.clone()));
+    let (health_address, metrics_address) = (
+        watch::Sender::new(options.defaults.health),
+        watch::Sender::new(options.defaults.metrics),
+    );
+    servers.spawn(http::serve(
+        "health server",
+        http::health_router(health.clone()),
+        health_address.subscribe(),
+        health.clone(),
+    ));
     let metrics = http::metrics_router(observe::metrics(observer, attacher.metrics().clone()));
-    servers.spawn(http::serve("metrics server", metrics, metrics_address.subscribe(), health.clone()));
+    servers.spawn(http::serve(
+        "metrics server",
+        metrics,
+        metrics_address.subscribe(),
+        health.clone(),
+    ));
     servers.spawn(follow_settings(settings_watch, health_address, metrics_address));
 
     let core = Core {
@@ -174,7 +201,11 @@ where
     let replaying = async {
         loop {
             let left = attacher.replay().await;
-            let pause = if left > 0 { Duration::from_secs(5) } else { Duration::from_secs(30) };
+            let pause = if left > 0 {
+                Duration::from_secs(5)
+            } else {
+                Duration::from_secs(30)
+            };
             tokio::time::sleep(pause).await;
         }
     };
@@ -206,7 +237,9 @@ async fn networks(netlink: &Netlink) -> margay_netlink::Result<Vec<IpNetwork>> {
 
 /// Keeps the list of connected networks.
 async fn follow_addresses(netlink: Netlink, connected: watch::Sender<Vec<IpNetwork>>) {
-    let Ok(mut monitor) = netlink.monitor(Groups::ADDRS) else { return };
+    let Ok(mut monitor) = netlink.monitor(Groups::ADDRS) else {
+        return;
+    };
     loop {
         match networks(&netlink).await {
             Ok(networks) => {

@@ -52,8 +52,7 @@ pub struct Settings {
 /// The settings of `node`, and what users must fix.
 pub fn settings(cluster: &Cluster, node: &str, defaults: &Defaults) -> (Settings, Vec<Notice>) {
     let objects = &cluster.felix_configurations;
-    let (spec, faults) =
-        overlay::effective(objects, FELIX_CONFIGURATION, node, validate::felix_configuration);
+    let (spec, faults) = overlay::effective(objects, FELIX_CONFIGURATION, node, validate::felix_configuration);
     (from_spec(&spec, defaults), faults)
 }
 
@@ -74,7 +73,15 @@ impl Settings {
 
     /// Whether the policy engine must be started anew to go from `self` to `other`.
     pub fn engine_differs(&self, other: &Self) -> bool {
-        let part = |s: &Self| (s.interface_prefix.clone(), s.mark_mask, s.endpoint_to_host, s.backend, s.rules_refresh);
+        let part = |s: &Self| {
+            (
+                s.interface_prefix.clone(),
+                s.mark_mask,
+                s.endpoint_to_host,
+                s.backend,
+                s.rules_refresh,
+            )
+        };
         part(self) != part(other)
     }
 }
@@ -98,7 +105,9 @@ fn from_spec(spec: &FelixConfigurationSpec, defaults: &Defaults) -> Settings {
             Some(IptablesBackend::Legacy) => BackendChoice::Legacy,
         },
         rules_refresh: rules_refresh.unwrap_or(standard.refresh_interval),
-        route_refresh: spec.route_refresh_interval.map_or(Duration::from_secs(90), |time| never_if_zero(time.0)),
+        route_refresh: spec
+            .route_refresh_interval
+            .map_or(Duration::from_secs(90), |time| never_if_zero(time.0)),
         log_level: spec.log_severity_screen,
         health: listen(
             spec.health_enabled,
@@ -159,9 +168,15 @@ mod tests {
 
     #[test]
     fn nothing_written_gives_the_defaults() {
-        let flags = Defaults { health: Some("127.0.0.1:9099".parse().unwrap()), metrics: None };
+        let flags = Defaults {
+            health: Some("127.0.0.1:9099".parse().unwrap()),
+            metrics: None,
+        };
         let settings = from(json!({}), &flags);
-        assert_eq!((settings.interface_prefix.as_str(), settings.mark_mask), ("mgy", 0xffff_0000));
+        assert_eq!(
+            (settings.interface_prefix.as_str(), settings.mark_mask),
+            ("mgy", 0xffff_0000)
+        );
         assert_eq!(settings.endpoint_to_host, EndpointToHost::Drop);
         assert_eq!((settings.health, settings.metrics), (flags.health, None));
         assert!(settings.ipv6);
@@ -173,7 +188,10 @@ mod tests {
             json!({"interfacePrefix": "pod", "iptablesMarkMask": 65280, "defaultEndpointToHostAction": "ACCEPT",
                 "iptablesBackend": "Legacy", "iptablesRefreshInterval": "0s", "ipsetsRefreshInterval": "30s",
                 "prometheusMetricsEnabled": true, "prometheusMetricsPort": 9999, "healthEnabled": false, "ipv6Support": false}),
-            &Defaults { health: Some("127.0.0.1:9099".parse().unwrap()), metrics: None },
+            &Defaults {
+                health: Some("127.0.0.1:9099".parse().unwrap()),
+                metrics: None,
+            },
         );
         assert_eq!((settings.interface_prefix.as_str(), settings.mark_mask), ("pod", 65280));
         assert_eq!(settings.endpoint_to_host, EndpointToHost::Accept);

@@ -16,7 +16,10 @@ pub trait Resource: Clone + PartialEq {
     /// Where it is found.
     fn key(&self) -> ObjectKey {
         let metadata = self.metadata();
-        ObjectKey { namespace: metadata.namespace.clone(), name: metadata.name.clone() }
+        ObjectKey {
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+        }
     }
 }
 
@@ -51,7 +54,9 @@ pub struct Table<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new() }
+        Self {
+            objects: BTreeMap::new(),
+        }
     }
 }
 
@@ -82,7 +87,10 @@ impl<T: Resource> Table<T> {
 
     /// A cluster-wide object by name.
     pub fn named(&self, name: &str) -> Option<&T> {
-        self.objects.get(&ObjectKey { namespace: String::new(), name: name.to_owned() })
+        self.objects.get(&ObjectKey {
+            namespace: String::new(),
+            name: name.to_owned(),
+        })
     }
 
     /// All objects, by key.
@@ -124,7 +132,9 @@ impl<T: Resource> Table<T> {
 
 impl<T: Resource> FromIterator<T> for Table<T> {
     fn from_iter<I: IntoIterator<Item = T>>(objects: I) -> Self {
-        Self { objects: objects.into_iter().map(|object| (object.key(), object)).collect() }
+        Self {
+            objects: objects.into_iter().map(|object| (object.key(), object)).collect(),
+        }
     }
 }
 
@@ -149,14 +159,22 @@ mod tests {
         let mut table = Table::default();
         assert_eq!(names(&table.apply(Change::Put(namespace("a", "1", "x")))), ["a"]);
         assert!(table.apply(Change::Put(namespace("a", "2", "x"))).is_empty());
-        assert_eq!(table.named("a").unwrap().metadata.resource_version, "2", "but the version is kept up");
+        assert_eq!(
+            table.named("a").unwrap().metadata.resource_version,
+            "2",
+            "but the version is kept up"
+        );
         assert_eq!(names(&table.apply(Change::Put(namespace("a", "3", "y")))), ["a"]);
     }
 
     #[test]
     fn a_reset_tells_what_went_came_and_changed() {
         let mut table = Table::default();
-        table.apply(Change::Reset(vec![namespace("a", "1", "x"), namespace("b", "1", "x"), namespace("c", "1", "x")]));
+        table.apply(Change::Reset(vec![
+            namespace("a", "1", "x"),
+            namespace("b", "1", "x"),
+            namespace("c", "1", "x"),
+        ]));
         let changed = table.apply(Change::Reset(vec![
             namespace("a", "9", "x"),
             namespace("b", "9", "new"),
@@ -164,6 +182,13 @@ mod tests {
         ]));
         assert_eq!(names(&changed), ["b", "c", "d"]);
         assert_eq!(table.len(), 3);
-        assert!(table.apply(Change::Gone(ObjectKey { namespace: String::new(), name: "zz".into() })).is_empty());
+        assert!(
+            table
+                .apply(Change::Gone(ObjectKey {
+                    namespace: String::new(),
+                    name: "zz".into()
+                }))
+                .is_empty()
+        );
     }
 }

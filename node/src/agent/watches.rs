@@ -1,5 +1,7 @@
 //! One watch for each resource type, all into one queue.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
@@ -19,26 +21,54 @@ impl Watches {
         let mut watches = Self { states: Vec::new() };
         watches.add(api, resource::NODE, sink, ClusterChange::Node);
         watches.add(api, resource::NAMESPACE, sink, ClusterChange::Namespace);
-        watches.add(api, resource::CLUSTER_INFORMATION, sink, ClusterChange::ClusterInformation);
+        watches.add(
+            api,
+            resource::CLUSTER_INFORMATION,
+            sink,
+            ClusterChange::ClusterInformation,
+        );
         watches.add(api, resource::IP_POOL, sink, ClusterChange::IpPool);
-        watches.add(api, resource::IPAM_CONFIGURATION, sink, ClusterChange::IpamConfiguration);
+        watches.add(
+            api,
+            resource::IPAM_CONFIGURATION,
+            sink,
+            ClusterChange::IpamConfiguration,
+        );
         watches.add(api, resource::IPAM_BLOCK, sink, ClusterChange::IpamBlock);
         watches.add(api, resource::BGP_CONFIGURATION, sink, ClusterChange::BgpConfiguration);
         watches.add(api, resource::BGP_PEER, sink, ClusterChange::BgpPeer);
-        watches.add(api, resource::FELIX_CONFIGURATION, sink, ClusterChange::FelixConfiguration);
+        watches.add(
+            api,
+            resource::FELIX_CONFIGURATION,
+            sink,
+            ClusterChange::FelixConfiguration,
+        );
         watches.add(api, resource::NETWORK_POLICY, sink, ClusterChange::NetworkPolicy);
         watches.add(api, resource::POD, sink, ClusterChange::Pod);
         watches
     }
 
-    /// Those that do not work, with the reason.
+    /// Those that do not work, by reason: an API server that is away is one line and not eleven.
     pub fn failing(&self) -> Vec<String> {
-        let failing = |(resource, state): &(ResourceType, watch::Receiver<WatchState>)| {
+        let mut by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (resource, state) in &self.states {
             let state = state.borrow();
-            let error = state.error.clone().or_else(|| (!state.synced).then(|| "not listed yet".to_owned()))?;
-            Some(format!("{}: {error}", resource.full_name()))
+            let reason = state
+                .error
+                .clone()
+                .or_else(|| (!state.synced).then(|| "not listed yet".to_owned()));
+            if let Some(reason) = reason {
+                by_reason.entry(reason).or_default().push(resource.full_name());
+            }
+        }
+        let line = |(reason, names): (String, Vec<String>)| {
+            if names.len() == self.states.len() {
+                reason
+            } else {
+                format!("{}: {reason}", names.join(", "))
+            }
         };
-        self.states.iter().filter_map(failing).collect()
+        by_reason.into_iter().map(line).collect()
     }
 
     /// Objects that could not be decoded, with the reason.

@@ -47,8 +47,9 @@ fn main() -> anyhow::Result<()> {
     let health = match cli.health_listen.as_str() {
         "off" => None,
         text => {
-            let address: SocketAddr =
-                text.parse().map_err(|_| anyhow::anyhow!("--health-listen {text:?} is neither ADDRESS:PORT nor off"))?;
+            let address: SocketAddr = text
+                .parse()
+                .map_err(|_| anyhow::anyhow!("--health-listen {text:?} is neither ADDRESS:PORT nor off"))?;
             Some(address)
         }
     };
@@ -66,7 +67,10 @@ fn main() -> anyhow::Result<()> {
         interval: Duration::from_secs(cli.interval),
         health,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
     runtime.block_on(async {
         let address = ApiAddress {
             kubeconfig: cli.kubeconfig.as_deref(),

@@ -94,7 +94,10 @@ struct Listen(Option<SocketAddr>);
 fn listen(text: &str) -> Result<Listen, String> {
     match text {
         "off" => Ok(Listen(None)),
-        text => text.parse().map(|address| Listen(Some(address))).map_err(|_| "give ADDRESS:PORT or off".to_owned()),
+        text => text
+            .parse()
+            .map(|address| Listen(Some(address)))
+            .map_err(|_| "give ADDRESS:PORT or off".to_owned()),
     }
 }
 
@@ -142,9 +145,15 @@ fn agent(args: RunArgs) -> anyhow::Result<()> {
         node,
         state_dir: args.state_dir,
         run_dir: args.run_dir,
-        defaults: Defaults { health: args.health_listen.0, metrics: args.metrics_listen.0 },
+        defaults: Defaults {
+            health: args.health_listen.0,
+            metrics: args.metrics_listen.0,
+        },
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
     runtime.block_on(async {
         let address = ApiAddress {
             kubeconfig: args.kubeconfig.as_deref(),

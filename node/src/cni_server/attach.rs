@@ -62,7 +62,17 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         endpoints: Arc<Mutex<EndpointStore>>,
     ) -> Self {
         let (addresses, policy, links) = parts;
-        Self { config, addresses, policy, links, pods, health, endpoints, locks: Mutex::default(), metrics: CniMetrics::default() }
+        Self {
+            config,
+            addresses,
+            policy,
+            links,
+            pods,
+            health,
+            endpoints,
+            locks: Mutex::default(),
+            metrics: CniMetrics::default(),
+        }
     }
 
     /// What was served so far.
@@ -98,9 +108,12 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
             Request::Check(check) => self.check(&check).await.unwrap_or_else(Answer::Error),
             Request::Status => match self.health.blocker().or_else(|| self.addresses.blocker()) {
                 None => Answer::Done,
-                Some(reason) => {
-                    Failure::new(code::NOT_AVAILABLE, format!("node {}: {reason}", self.config.node), WAY_OUT).into()
-                }
+                Some(reason) => Failure::new(
+                    code::NOT_AVAILABLE,
+                    format!("node {}: {reason}", self.config.node),
+                    WAY_OUT,
+                )
+                .into(),
             },
         }
     }
@@ -139,7 +152,10 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         let deadline = Instant::now() + self.config.add_timeout;
         let key = key(&add.attachment);
         let _container = self.lock(format!("container {}", key.container)).await;
-        let pod_key = ObjectKey { namespace: add.pod.namespace.clone(), name: add.pod.name.clone() };
+        let pod_key = ObjectKey {
+            namespace: add.pod.namespace.clone(),
+            name: add.pod.name.clone(),
+        };
         // A DEL of this very attachment that was never carried out would later tear down what is made now.
         if let Ok(Some(entry)) = self.config.queue.find(&add.attachment) {
             self.del_locked(&entry.del).await.map_err(|reason| {
@@ -174,10 +190,17 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         deadline: Instant,
     ) -> Result<EndpointRecord, Failure> {
         let runtime_uid = add.pod.uid.clone().unwrap_or_default();
-        let pod = self.pods.wait(pod_key, &runtime_uid, remaining(deadline)).await.map_err(|reason| {
-            let why = self.health.blocker().map_or(String::new(), |blocker| format!(" ({blocker})"));
-            Failure::try_again(format!("pod {pod_key}: {reason}{why}"), WAY_OUT)
-        })?;
+        let pod = self
+            .pods
+            .wait(pod_key, &runtime_uid, remaining(deadline))
+            .await
+            .map_err(|reason| {
+                let why = self
+                    .health
+                    .blocker()
+                    .map_or(String::new(), |blocker| format!(" ({blocker})"));
+                Failure::try_again(format!("pod {pod_key}: {reason}{why}"), WAY_OUT)
+            })?;
         let wish = Assignment {
             handle: handle(key),
             attributes: BTreeMap::from([
@@ -225,7 +248,11 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         };
         if let Err(error) = stored {
             self.release(&record.handle).await;
-            return Err(Failure::new(code::IO, format!("pod {pod_key}: the attachment cannot be recorded: {error}"), ""));
+            return Err(Failure::new(
+                code::IO,
+                format!("pod {pod_key}: the attachment cannot be recorded: {error}"),
+                "",
+            ));
         }
         tracing::info!(
             pod = %pod_key, container = %key.container, interface = %record.interface, addresses = ?record.addresses,
@@ -251,13 +278,18 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
     }
 
     async fn del_or_queue(&self, del: Del) -> Answer {
-        let Err(reason) = self.del(&del).await else { return Answer::Done };
+        let Err(reason) = self.del(&del).await else {
+            return Answer::Done;
+        };
         match self.config.queue.push(&del) {
             Ok(()) => {
                 tracing::warn!(container = %del.attachment.container_id, %reason, "DEL written down, to be finished later");
                 Answer::Done
             }
-            Err(error) => busy(format!("container {}: {reason}; {error}", del.attachment.container_id), ""),
+            Err(error) => busy(
+                format!("container {}: {reason}; {error}", del.attachment.container_id),
+                "",
+            ),
         }
     }
 
@@ -273,7 +305,10 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         let interface = match (&record, &del.pod) {
             (Some(record), _) => Some(record.interface.clone()),
             (None, Some(pod)) => {
-                let pod = ObjectKey { namespace: pod.namespace.clone(), name: pod.name.clone() };
+                let pod = ObjectKey {
+                    namespace: pod.namespace.clone(),
+                    name: pod.name.clone(),
+                };
                 Some(self.interface(&pod, &key).await)
             }
             (None, None) => None,
@@ -306,14 +341,24 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         let record = self.endpoints.lock().get(&key).cloned().ok_or_else(|| {
             Failure::new(
                 code::UNKNOWN_CONTAINER,
-                format!("container {}: this node has no attachment of its {}", key.container, key.ifname),
+                format!(
+                    "container {}: this node has no attachment of its {}",
+                    key.container, key.ifname
+                ),
                 "Delete the pod: its next sandbox is attached anew.",
             )
         })?;
-        self.policy.wait_programmed(&record, CHECK_TIMEOUT).await.map_err(|reason| {
-            let pod = format!("{}/{}", record.namespace, record.pod);
-            Failure::new(code::CHECK_FAILED, format!("pod {pod}: its network policy is not in force: {reason}"), "")
-        })?;
+        self.policy
+            .wait_programmed(&record, CHECK_TIMEOUT)
+            .await
+            .map_err(|reason| {
+                let pod = format!("{}/{}", record.namespace, record.pod);
+                Failure::new(
+                    code::CHECK_FAILED,
+                    format!("pod {pod}: its network policy is not in force: {reason}"),
+                    "",
+                )
+            })?;
         Ok(Answer::Attached(self.attached(&record)))
     }
 
@@ -353,13 +398,29 @@ const WAY_OUT: &str = "See `margayctl status` and the agent's /readyz on this no
 
 /// The IPAM handle of an attachment: Calico's for a pod's own interface, with the name added for further ones.
 fn handle(key: &AttachmentKey) -> String {
-    let AttachmentKey { network, container, ifname } = key;
-    if ifname == "eth0" { format!("{network}.{container}") } else { format!("{network}.{container}.{ifname}") }
+    let AttachmentKey {
+        network,
+        container,
+        ifname,
+    } = key;
+    if ifname == "eth0" {
+        format!("{network}.{container}")
+    } else {
+        format!("{network}.{container}.{ifname}")
+    }
 }
 
 fn key(attachment: &Attachment) -> AttachmentKey {
-    let protocol::Attachment { container_id, network, ifname } = attachment.clone();
-    AttachmentKey { network, container: container_id, ifname }
+    let protocol::Attachment {
+        container_id,
+        network,
+        ifname,
+    } = attachment.clone();
+    AttachmentKey {
+        network,
+        container: container_id,
+        ifname,
+    }
 }
 
 fn remaining(deadline: Instant) -> Duration {

@@ -34,7 +34,11 @@ impl Addresses for Fake {
             return Err(AssignError::TryLater(error));
         }
         let mut held = self.0.held.lock();
-        if let Some(taken) = wish.addresses.iter().find(|a| held.values().flatten().any(|other| other == *a)) {
+        if let Some(taken) = wish
+            .addresses
+            .iter()
+            .find(|a| held.values().flatten().any(|other| other == *a))
+        {
             return Err(AssignError::Refused(format!("{taken} belongs to somebody else")));
         }
         let mut next = self.0.next.lock();
@@ -109,9 +113,22 @@ fn bench() -> Bench {
         queue: queue.clone(),
     };
     let fake = || Fake(world.clone());
-    let attacher =
-        Attacher::new(config, (fake(), fake(), fake()), pods.clone(), health.clone(), endpoints.clone());
-    let bench = Bench { attacher: Arc::new(attacher), world, endpoints, pods, health, queue, dir };
+    let attacher = Attacher::new(
+        config,
+        (fake(), fake(), fake()),
+        pods.clone(),
+        health.clone(),
+        endpoints.clone(),
+    );
+    let bench = Bench {
+        attacher: Arc::new(attacher),
+        world,
+        endpoints,
+        pods,
+        health,
+        queue,
+        dir,
+    };
     bench.pod("q1", "u1");
     bench
 }
@@ -122,7 +139,13 @@ impl Bench {
         pod.metadata.namespace = "ns0".into();
         pod.metadata.name = name.into();
         pod.metadata.uid = uid.into();
-        self.pods.set(&ObjectKey { namespace: "ns0".into(), name: name.into() }, Some(pod));
+        self.pods.set(
+            &ObjectKey {
+                namespace: "ns0".into(),
+                name: name.into(),
+            },
+            Some(pod),
+        );
     }
 
     async fn ask(&self, request: Request) -> Answer {
@@ -134,12 +157,20 @@ impl Bench {
     }
 
     fn records(&self) -> BTreeSet<String> {
-        self.endpoints.lock().iter().map(|record| record.key.container.clone()).collect()
+        self.endpoints
+            .lock()
+            .iter()
+            .map(|record| record.key.container.clone())
+            .collect()
     }
 }
 
 fn attachment(container: &str) -> Attachment {
-    Attachment { container_id: container.into(), network: "margay".into(), ifname: "eth0".into() }
+    Attachment {
+        container_id: container.into(),
+        network: "margay".into(),
+        ifname: "eth0".into(),
+    }
 }
 
 fn add(container: &str, pod: &str, uid: &str) -> Add {
@@ -154,11 +185,20 @@ fn add(container: &str, pod: &str, uid: &str) -> Add {
 }
 
 fn pod_named(pod: &str, uid: &str) -> Pod {
-    Pod { namespace: "ns0".into(), name: pod.into(), uid: Some(uid.into()), infra_container_id: None }
+    Pod {
+        namespace: "ns0".into(),
+        name: pod.into(),
+        uid: Some(uid.into()),
+        infra_container_id: None,
+    }
 }
 
 fn del(container: &str) -> Del {
-    Del { attachment: attachment(container), netns: None, pod: None }
+    Del {
+        attachment: attachment(container),
+        netns: None,
+        pod: None,
+    }
 }
 
 fn attached(answer: Answer) -> margay_cni::protocol::Attached {
@@ -194,7 +234,10 @@ async fn add_twice_gives_one_address_and_del_twice_is_fine() {
 #[tokio::test]
 async fn del_without_add_is_fine_and_clears_what_the_pods_name_leads_to() {
     let bench = bench();
-    let unknown = Del { pod: Some(pod_named("q1", "u1")), ..del("c9") };
+    let unknown = Del {
+        pod: Some(pod_named("q1", "u1")),
+        ..del("c9")
+    };
     assert_eq!(bench.ask(Request::Del(unknown)).await, Answer::Done);
     assert_eq!(*bench.world.deleted.lock(), ["mgy16ff9610a79"]);
 }
@@ -204,7 +247,11 @@ async fn an_unknown_pod_is_try_again_with_the_reason() {
     let bench = bench();
     let failure = failure(bench.ask(Request::Add(add("c1", "q1", "u2"))).await);
     assert_eq!(failure.code, code::TRY_AGAIN);
-    assert!(failure.msg.contains("with UID u1, the runtime means u2"), "{}", failure.msg);
+    assert!(
+        failure.msg.contains("with UID u1, the runtime means u2"),
+        "{}",
+        failure.msg
+    );
     assert!(bench.held().is_empty() && bench.records().is_empty());
 }
 
@@ -216,7 +263,11 @@ async fn a_policy_not_in_force_in_time_undoes_the_add() {
     assert_eq!((failure.code, failure.retryable), (code::TRY_AGAIN, true));
     assert!(failure.msg.contains("iptables-restore failed"), "{}", failure.msg);
     assert!(bench.held().is_empty() && bench.records().is_empty());
-    assert_eq!(*bench.world.told.lock(), 2, "the engine heard of the record and of its removal");
+    assert_eq!(
+        *bench.world.told.lock(),
+        2,
+        "the engine heard of the record and of its removal"
+    );
 }
 
 #[tokio::test]
@@ -234,10 +285,17 @@ async fn an_address_that_is_taken_is_refused_for_good() {
     let bench = bench();
     bench.pod("q2", "u2");
     attached(bench.ask(Request::Add(add("c1", "q1", "u1"))).await);
-    let wish = Add { ips: vec!["10.244.0.1".parse().unwrap()], ..add("c2", "q2", "u2") };
+    let wish = Add {
+        ips: vec!["10.244.0.1".parse().unwrap()],
+        ..add("c2", "q2", "u2")
+    };
     let failure = failure(bench.ask(Request::Add(wish)).await);
     assert_eq!((failure.code, failure.retryable), (code::REFUSED, false));
-    assert!(failure.msg.contains("10.244.0.1 belongs to somebody else"), "{}", failure.msg);
+    assert!(
+        failure.msg.contains("10.244.0.1 belongs to somebody else"),
+        "{}",
+        failure.msg
+    );
 }
 
 #[tokio::test]
@@ -281,7 +339,12 @@ async fn a_queued_del_goes_before_a_new_add_of_the_same_container() {
 #[tokio::test]
 async fn check_and_status_say_what_is_wrong() {
     let bench = bench();
-    let check = || Request::Check(Check { attachment: attachment("c1"), netns: "/run/netns/x".into() });
+    let check = || {
+        Request::Check(Check {
+            attachment: attachment("c1"),
+            netns: "/run/netns/x".into(),
+        })
+    };
     assert_eq!(failure(bench.ask(check()).await).code, code::UNKNOWN_CONTAINER);
     attached(bench.ask(Request::Add(add("c1", "q1", "u1"))).await);
     attached(bench.ask(check()).await);
@@ -289,10 +352,16 @@ async fn check_and_status_say_what_is_wrong() {
     assert_eq!(failure(bench.ask(check()).await).code, code::CHECK_FAILED);
 
     assert_eq!(bench.ask(Request::Status).await, Answer::Done);
-    bench.health.set("watch pods", Condition::NotReady("connection refused".into()));
+    bench
+        .health
+        .set("watch pods", Condition::NotReady("connection refused".into()));
     let failure = failure(bench.ask(Request::Status).await);
     assert_eq!(failure.code, code::NOT_AVAILABLE);
-    assert!(failure.msg.contains("watch pods: connection refused"), "{}", failure.msg);
+    assert!(
+        failure.msg.contains("watch pods: connection refused"),
+        "{}",
+        failure.msg
+    );
 }
 
 #[tokio::test]
@@ -302,7 +371,10 @@ async fn records_outlive_the_agent() {
     let (reopened, unusable) = EndpointStore::open(&bench.dir.path().join("endpoints")).unwrap();
     assert!(unusable.is_empty());
     let record = reopened.iter().next().unwrap();
-    assert_eq!((record.pod.as_str(), record.interface.as_str()), ("q1", "mgy16ff9610a79"));
+    assert_eq!(
+        (record.pod.as_str(), record.interface.as_str()),
+        ("q1", "mgy16ff9610a79")
+    );
 }
 
 /// Sends bytes to a served socket and returns all that comes back.
@@ -324,7 +396,14 @@ async fn the_socket_is_private_and_survives_nonsense() {
     let listener = bind(&path).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let server = tokio::spawn(serve(listener, bench.attacher.clone()));
-    for nonsense in [&b""[..], b"\n", b"GET / HTTP/1.1\r\n\r\n", b"{\"version\":1", &[0xff; 300], &vec![b'x'; 100_000]] {
+    for nonsense in [
+        &b""[..],
+        b"\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"{\"version\":1",
+        &[0xff; 300],
+        &vec![b'x'; 100_000],
+    ] {
         let answer = exchange(&path, nonsense).await;
         if let Ok(answer) = frame::decode_answer(&answer) {
             assert!(matches!(answer, Answer::Error(_)), "{answer:?}");

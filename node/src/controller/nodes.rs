@@ -22,7 +22,10 @@ pub(super) struct DeletedNodes {
 
 impl DeletedNodes {
     pub(super) fn new(grace: Duration) -> Self {
-        Self { grace, missing: BTreeMap::new() }
+        Self {
+            grace,
+            missing: BTreeMap::new(),
+        }
     }
 
     /// Looks at the cluster once; releases those that have been gone for the grace period.
@@ -56,7 +59,10 @@ impl DeletedNodes {
                 now
             });
         }
-        let due = self.missing.iter().filter(|(_, since)| now.duration_since(**since) >= self.grace);
+        let due = self
+            .missing
+            .iter()
+            .filter(|(_, since)| now.duration_since(**since) >= self.grace);
         due.map(|(node, _)| node.clone()).collect()
     }
 }
@@ -71,9 +77,14 @@ async fn release(api: &Api, allocator: &Allocator<KubeStore>, node: &str) -> any
         }
         Err(error) => return Err(error).with_context(|| format!("ask for node {node}")),
     }
-    let released = allocator.release_node(node).await.with_context(|| format!("release addresses of node {node}"))?;
+    let released = allocator
+        .release_node(node)
+        .await
+        .with_context(|| format!("release addresses of node {node}"))?;
     for address in &released.addresses {
-        tracing::info!(%node, address = ?address, "address released: its node is deleted");
+        let pod = address.pod().unwrap_or_default();
+        let handle = address.handle.as_deref().unwrap_or_default();
+        tracing::info!(%node, address = %address.address, %pod, %handle, "address released: its node is deleted");
     }
     for block in &released.blocks {
         tracing::info!(%node, %block, "block released: its node is deleted");
@@ -83,12 +94,19 @@ async fn release(api: &Api, allocator: &Allocator<KubeStore>, node: &str) -> any
 
 /// Every node that owns a block, claims one or holds an address.
 fn holders(blocks: &[Object<IPAMBlockSpec>], affinities: &[Object<BlockAffinitySpec>]) -> BTreeSet<String> {
-    let owners = blocks.iter().filter_map(|block| blocks::owner(&block.spec)).map(str::to_owned);
+    let owners = blocks
+        .iter()
+        .filter_map(|block| blocks::owner(&block.spec))
+        .map(str::to_owned);
     let users = blocks.iter().flat_map(|block| {
         blocks::allocations(&block.spec).filter_map(|(_, attribute)| attribute.secondary.get("node").cloned())
     });
     let claims = affinities.iter().map(|affinity| affinity.spec.node.clone());
-    owners.chain(users).chain(claims).filter(|node| !node.is_empty()).collect()
+    owners
+        .chain(users)
+        .chain(claims)
+        .filter(|node| !node.is_empty())
+        .collect()
 }
 
 #[cfg(test)]
@@ -103,7 +121,11 @@ mod tests {
     #[test]
     fn owners_borrowers_and_claimants_hold_addresses() {
         let blocks = [
-            block("10.244.0.0/26", "node1", &[(1, "shop", "a", "node1"), (2, "shop", "b", "node2")]),
+            block(
+                "10.244.0.0/26",
+                "node1",
+                &[(1, "shop", "a", "node1"), (2, "shop", "b", "node2")],
+            ),
             block("10.244.0.64/26", "", &[]),
         ];
         let mut claim = Object::<BlockAffinitySpec>::default();
@@ -121,7 +143,13 @@ mod tests {
         assert!(deleted.due(&holders, &names(&["node1"]), at(10)).is_empty());
         assert!(deleted.due(&holders, &names(&["node1"]), at(69)).is_empty());
         assert_eq!(deleted.due(&holders, &names(&["node1"]), at(70)), ["node2"]);
-        assert!(deleted.due(&holders, &names(&["node1", "node2"]), at(71)).is_empty(), "it came back");
-        assert!(deleted.due(&holders, &names(&["node1"]), at(72)).is_empty(), "and the clock starts anew");
+        assert!(
+            deleted.due(&holders, &names(&["node1", "node2"]), at(71)).is_empty(),
+            "it came back"
+        );
+        assert!(
+            deleted.due(&holders, &names(&["node1"]), at(72)).is_empty(),
+            "and the clock starts anew"
+        );
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::agent::pools;
 use crate::agent::table::Table;
-use crate::kube::events::{EventWriter, Notice};
+use crate::kube::events::{EventWriter, Notice, Standing};
 use crate::kube::resource::IP_POOL;
 use crate::kube::time::rfc3339_now;
 use crate::kube::{Api, ApiError};
@@ -21,17 +21,17 @@ struct WithStatus {
 }
 
 /// Compares every pool's condition `Allocatable` with what the agents do, and writes those that differ.
-pub(super) async fn report(api: &Api, events: &EventWriter) -> Result<(), ApiError> {
+pub(super) async fn report(api: &Api, events: &EventWriter, told: &mut Standing) -> Result<(), ApiError> {
     let all: Vec<WithStatus> = api.list(&IP_POOL, None).await?;
     let table: Table<_> = all.iter().map(|pool| pool.object.clone()).collect();
     let sorted = pools::sort(&table);
-    for fault in &sorted.faults {
-        events.notify(fault.clone());
-    }
+    told.update(sorted.faults.iter().cloned(), events);
     for pool in &all {
         let name = &pool.object.metadata.name;
         let fault = sorted.faults.iter().find(|fault| fault.subject.name == *name);
-        let Some(condition) = differing(pool, fault) else { continue };
+        let Some(condition) = differing(pool, fault) else {
+            continue;
+        };
         let patch = json!({ "status": { "conditions": [condition] } });
         match api.merge_status(&IP_POOL, name, patch).await {
             Ok(_) | Err(ApiError::NotFound(_)) => {}
@@ -48,12 +48,18 @@ fn differing(pool: &WithStatus, fault: Option<&Notice>) -> Option<Condition> {
         None => ("True", "PoolUsable", String::new()),
         Some(fault) => ("False", fault.reason, fault.message.clone()),
     };
-    let present = pool.status.conditions.iter().find(|condition| condition.r#type == "Allocatable");
+    let present = pool
+        .status
+        .conditions
+        .iter()
+        .find(|condition| condition.r#type == "Allocatable");
     let same = |there: &&Condition| there.status == status && there.reason == reason && there.message == message;
     if present.filter(same).is_some() {
         return None;
     }
-    let since = present.filter(|there| there.status == status).map(|there| there.last_transition_time.clone());
+    let since = present
+        .filter(|there| there.status == status)
+        .map(|there| there.last_transition_time.clone());
     Some(Condition {
         r#type: "Allocatable".to_owned(),
         status: status.to_owned(),

@@ -95,9 +95,12 @@ pub fn plan(desired: &Desired, links: &[Link], routes: &[Route]) -> Plan {
 /// With forwarding on, the kernel stops listening to router advertisements on interfaces with `accept_ra=1`; a node whose
 /// own IPv6 default route comes from one would lose it.
 pub fn node_settings(accept_ra: &BTreeMap<String, String>, interface_prefix: &str) -> Vec<(String, &'static str)> {
-    let listening = accept_ra.iter().filter(|(name, value)| !name.starts_with(interface_prefix) && *value == "1");
-    let mut settings: Vec<_> =
-        listening.map(|(name, _)| (format!("net/ipv6/conf/{name}/accept_ra"), "2")).collect();
+    let listening = accept_ra
+        .iter()
+        .filter(|(name, value)| !name.starts_with(interface_prefix) && *value == "1");
+    let mut settings: Vec<_> = listening
+        .map(|(name, _)| (format!("net/ipv6/conf/{name}/accept_ra"), "2"))
+        .collect();
     for (path, value) in [
         ("net/ipv4/ip_forward", "1"),
         ("net/ipv6/conf/all/forwarding", "1"),
@@ -128,8 +131,12 @@ pub fn pod_mtu(links: &[Link], interface_prefix: &str, pattern: Option<&str>) ->
 
 /// Interfaces with our prefix that belong to no known pod.
 pub fn unknown_interfaces<'a>(desired: &Desired, links: &'a [Link]) -> BTreeSet<&'a str> {
-    let ours = links.iter().filter(|link| link.name.starts_with(&desired.interface_prefix));
-    ours.map(|link| link.name.as_str()).filter(|name| !desired.pods.contains_key(*name)).collect()
+    let ours = links
+        .iter()
+        .filter(|link| link.name.starts_with(&desired.interface_prefix));
+    ours.map(|link| link.name.as_str())
+        .filter(|name| !desired.pods.contains_key(*name))
+        .collect()
 }
 
 fn same(there: &Route, wanted: &Route) -> bool {
@@ -143,7 +150,13 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str, up: bool) -> Link {
-        Link { index, name: name.into(), up, mtu: 1500, ..Link::default() }
+        Link {
+            index,
+            name: name.into(),
+            up,
+            mtu: 1500,
+            ..Link::default()
+        }
     }
 
     fn network(text: &str) -> IpNetwork {
@@ -153,7 +166,10 @@ mod tests {
     fn desired() -> Desired {
         Desired {
             pods: BTreeMap::from([
-                ("mgya".to_owned(), vec!["10.244.0.5".parse().unwrap(), "fd00::5".parse().unwrap()]),
+                (
+                    "mgya".to_owned(),
+                    vec!["10.244.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
+                ),
                 ("mgyb".to_owned(), vec!["10.244.0.6".parse().unwrap()]),
             ]),
             blocks: vec![network("10.244.0.0/26")],
@@ -181,7 +197,10 @@ mod tests {
             ]
         );
         assert_eq!(plan.missing, ["mgyb"], "an interface that is down takes no route");
-        assert!(plan.settings.contains(&("net/ipv4/conf/mgya/proxy_arp".to_owned(), "1")));
+        assert!(
+            plan.settings
+                .contains(&("net/ipv4/conf/mgya/proxy_arp".to_owned(), "1"))
+        );
         assert!(!plan.settings.iter().any(|(path, _)| path.contains("mgyb")));
     }
 
@@ -191,7 +210,10 @@ mod tests {
         let there = [
             Route::blackhole(network("10.244.0.0/26")).protocol(ROUTE_PROTOCOL),
             pod_route("10.244.0.5/32", 7),
-            Route { metric: Some(1024), ..pod_route("fd00::5/128", 7) },
+            Route {
+                metric: Some(1024),
+                ..pod_route("fd00::5/128", 7)
+            },
             pod_route("10.244.0.6/32", 3),
             pod_route("10.244.0.9/32", 3),
         ];
@@ -207,7 +229,10 @@ mod tests {
         desired.blocks = vec![network("10.244.0.6/32")];
         let blackhole = Route::blackhole(network("10.244.0.6/32")).protocol(ROUTE_PROTOCOL);
         let plan = plan(&desired, &[link(9, "mgyb", true)], &[blackhole]);
-        assert_eq!(texts(&plan), ["delete blackhole route 10.244.0.6/32", "add route 10.244.0.6/32 dev #9"]);
+        assert_eq!(
+            texts(&plan),
+            ["delete blackhole route 10.244.0.6/32", "add route 10.244.0.6/32 dev #9"]
+        );
     }
 
     #[test]
@@ -216,13 +241,22 @@ mod tests {
             BTreeMap::from([("eth0", "1"), ("eth1", "0"), ("mgya", "1")].map(|(a, b)| (a.to_owned(), b.to_owned())));
         let settings = node_settings(&accept_ra, "mgy");
         assert_eq!(settings[0], ("net/ipv6/conf/eth0/accept_ra".to_owned(), "2"));
-        assert!(!settings.iter().any(|(path, _)| path.contains("eth1") || path.contains("mgya")));
+        assert!(
+            !settings
+                .iter()
+                .any(|(path, _)| path.contains("eth1") || path.contains("mgya"))
+        );
         assert!(settings.contains(&("net/ipv4/ip_forward".to_owned(), "1")));
     }
 
     #[test]
     fn the_narrowest_way_out_sets_the_mtu() {
-        let mut links = vec![link(2, "eth0", true), link(3, "eth1", true), link(4, "mgya", true), link(5, "eth2", false)];
+        let mut links = vec![
+            link(2, "eth0", true),
+            link(3, "eth1", true),
+            link(4, "mgya", true),
+            link(5, "eth2", false),
+        ];
         links[1].mtu = 1450;
         links[2].mtu = 1300;
         links[3].mtu = 1280;

@@ -14,7 +14,12 @@ pub struct Backoff {
 impl Backoff {
     /// Pauses from `first` to `most`; `seed` keeps many agents from retrying in step.
     pub fn new(first: Duration, most: Duration, seed: u64) -> Self {
-        Self { first, most, next: first, seed: seed | 1 }
+        Self {
+            first,
+            most,
+            next: first,
+            seed: seed | 1,
+        }
     }
 
     /// The pause before the next attempt.

@@ -44,7 +44,9 @@ impl Api {
                     .map_err(|e| ApiError::Invalid(format!("kubeconfig {}: {e}", path.display())))?
             }
             None => kube::Config::incluster().map_err(|e| {
-                ApiError::Invalid(format!("not running in a pod with a service account ({e}); give --kubeconfig FILE"))
+                ApiError::Invalid(format!(
+                    "not running in a pod with a service account ({e}); give --kubeconfig FILE"
+                ))
             })?,
         };
         if let Some(server) = address.server {
@@ -55,7 +57,10 @@ impl Api {
         config.connect_timeout = Some(Duration::from_secs(5));
         config.write_timeout = Some(Duration::from_secs(10));
         let client = Client::try_from(config)?;
-        Ok(Self { client, manager: address.manager })
+        Ok(Self {
+            client,
+            manager: address.manager,
+        })
     }
 
     /// Reads one object.
@@ -76,8 +81,12 @@ impl Api {
         namespace: Option<&str>,
         body: &impl Serialize,
     ) -> Result<T, ApiError> {
-        let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
-        self.send(Request::new(resource.path(namespace)).create(&params, encode(body)?)).await
+        let params = PostParams {
+            field_manager: Some(self.manager.to_owned()),
+            ..PostParams::default()
+        };
+        self.send(Request::new(resource.path(namespace)).create(&params, encode(body)?))
+            .await
     }
 
     /// Replaces an object if its resourceVersion still is the one in `body`.
@@ -88,8 +97,12 @@ impl Api {
         name: &str,
         body: &impl Serialize,
     ) -> Result<T, ApiError> {
-        let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
-        self.send(Request::new(resource.path(namespace)).replace(name, &params, encode(body)?)).await
+        let params = PostParams {
+            field_manager: Some(self.manager.to_owned()),
+            ..PostParams::default()
+        };
+        self.send(Request::new(resource.path(namespace)).replace(name, &params, encode(body)?))
+            .await
     }
 
     /// Merge-patches an object.
@@ -100,8 +113,12 @@ impl Api {
         name: &str,
         patch: serde_json::Value,
     ) -> Result<serde_json::Value, ApiError> {
-        let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
-        self.send(Request::new(resource.path(namespace)).patch(name, &params, &Patch::Merge(patch))).await
+        let params = PatchParams {
+            field_manager: Some(self.manager.to_owned()),
+            ..PatchParams::default()
+        };
+        self.send(Request::new(resource.path(namespace)).patch(name, &params, &Patch::Merge(patch)))
+            .await
     }
 
     /// Merge-patches the status of a cluster-wide object.
@@ -111,8 +128,12 @@ impl Api {
         name: &str,
         patch: serde_json::Value,
     ) -> Result<serde_json::Value, ApiError> {
-        let params = PatchParams { field_manager: Some(self.manager.to_owned()), ..PatchParams::default() };
-        let request = Request::new(resource.path(None)).patch_subresource("status", name, &params, &Patch::Merge(patch));
+        let params = PatchParams {
+            field_manager: Some(self.manager.to_owned()),
+            ..PatchParams::default()
+        };
+        let request =
+            Request::new(resource.path(None)).patch_subresource("status", name, &params, &Patch::Merge(patch));
         self.send(request).await
     }
 
@@ -129,8 +150,12 @@ impl Api {
             uid: uid.map(str::to_owned),
             resource_version: resource_version.map(str::to_owned),
         });
-        let params = DeleteParams { preconditions, ..DeleteParams::default() };
-        self.send::<serde_json::Value>(Request::new(resource.path(namespace)).delete(name, &params)).await?;
+        let params = DeleteParams {
+            preconditions,
+            ..DeleteParams::default()
+        };
+        self.send::<serde_json::Value>(Request::new(resource.path(namespace)).delete(name, &params))
+            .await?;
         Ok(())
     }
 
@@ -157,7 +182,11 @@ impl Api {
             items: Vec<T>,
         }
         let label_selector = labels.map(str::to_owned);
-        let mut params = ListParams { label_selector, limit: Some(500), ..ListParams::default() };
+        let mut params = ListParams {
+            label_selector,
+            limit: Some(500),
+            ..ListParams::default()
+        };
         let mut all = Vec::new();
         loop {
             let page: Page<T> = self.list_page(resource, &params).await?;
@@ -189,7 +218,9 @@ impl Api {
 
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api").field("manager", &self.manager).finish_non_exhaustive()
+        f.debug_struct("Api")
+            .field("manager", &self.manager)
+            .finish_non_exhaustive()
     }
 }
 

@@ -41,7 +41,11 @@ impl ApiError {
     }
 
     pub(crate) fn from_status(status: &kube::core::Status) -> Self {
-        let text = if status.message.is_empty() { status.reason.clone() } else { status.message.clone() };
+        let text = if status.message.is_empty() {
+            status.reason.clone()
+        } else {
+            status.message.clone()
+        };
         match (status.code, status.reason.as_str()) {
             (404, _) => Self::NotFound(text),
             (409, "AlreadyExists") => Self::AlreadyExists(text),
@@ -61,6 +65,8 @@ impl From<kube::Error> for ApiError {
             kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::Malformed(error.to_string()),
             kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => Self::Invalid(error.to_string()),
             kube::Error::Auth(_) => Self::Forbidden(chain(&error)),
+            // Its own words say nothing; the reason is inside.
+            kube::Error::Service(inner) => Self::Unreachable(chain(inner.as_ref())),
             _ => Self::Unreachable(chain(&error)),
         }
     }
@@ -91,8 +97,14 @@ mod tests {
 
     #[test]
     fn the_two_kinds_of_409_differ() {
-        assert!(matches!(ApiError::from_status(&status(409, "AlreadyExists")), ApiError::AlreadyExists(_)));
-        assert!(matches!(ApiError::from_status(&status(409, "Conflict")), ApiError::Conflict(_)));
+        assert!(matches!(
+            ApiError::from_status(&status(409, "AlreadyExists")),
+            ApiError::AlreadyExists(_)
+        ));
+        assert!(matches!(
+            ApiError::from_status(&status(409, "Conflict")),
+            ApiError::Conflict(_)
+        ));
     }
 
     #[test]

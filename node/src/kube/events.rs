@@ -1,6 +1,6 @@
 //! Kubernetes Events for faults that a person must fix, at a bounded rate.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -38,6 +38,23 @@ pub struct Notice {
     pub warning: bool,
 }
 
+/// The faults that last, so that each is told once.
+#[derive(Debug, Default)]
+pub struct Standing {
+    told: HashSet<Notice>,
+}
+
+impl Standing {
+    /// Takes the faults of now and tells those that are new.
+    pub fn update(&mut self, now: impl IntoIterator<Item = Notice>, events: &EventWriter) {
+        let now: HashSet<_> = now.into_iter().collect();
+        for notice in now.difference(&self.told) {
+            events.notify(notice.clone());
+        }
+        self.told = now;
+    }
+}
+
 /// Queues notices; never blocks, drops when a flood fills the queue (the log has them all).
 #[derive(Debug, Clone)]
 pub struct EventWriter {
@@ -63,7 +80,7 @@ impl EventWriter {
         Self { queue }
     }
 
-    /// Logs the notice and queues it for the API.
+    /// Logs the notice and queues it for the API. For a fault that lasts, call it once: see [`Standing`].
     pub fn notify(&self, notice: Notice) {
         tracing::warn!(
             reason = notice.reason,
@@ -102,7 +119,13 @@ struct Limiter {
 
 impl Limiter {
     fn new(repeat: Duration, burst: usize, window: Duration) -> Self {
-        Self { repeat, burst, window, told: HashMap::new(), recent: Vec::new() }
+        Self {
+            repeat,
+            burst,
+            window,
+            told: HashMap::new(),
+            recent: Vec::new(),
+        }
     }
 
     fn admit(&mut self, notice: &Notice, now: Instant) -> bool {
@@ -126,8 +149,11 @@ fn event_name(notice: &Notice) -> String {
 
 fn event_body(notice: &Notice, component: &str, host: &str) -> (String, Value) {
     // Events about cluster-wide objects live in `default`, as those of other components do.
-    let namespace =
-        if notice.subject.namespace.is_empty() { "default".to_owned() } else { notice.subject.namespace.clone() };
+    let namespace = if notice.subject.namespace.is_empty() {
+        "default".to_owned()
+    } else {
+        notice.subject.namespace.clone()
+    };
     let now = rfc3339_now();
     let body = json!({
         "apiVersion": "v1",
@@ -159,9 +185,18 @@ mod tests {
     use super::*;
 
     fn notice(name: &str) -> Notice {
-        let subject =
-            Subject { resource: BGP_PEER, namespace: String::new(), name: name.to_owned(), uid: "u-1".to_owned() };
-        Notice { subject, reason: "BGPPeerIgnored", message: "why".to_owned(), warning: true }
+        let subject = Subject {
+            resource: BGP_PEER,
+            namespace: String::new(),
+            name: name.to_owned(),
+            uid: "u-1".to_owned(),
+        };
+        Notice {
+            subject,
+            reason: "BGPPeerIgnored",
+            message: "why".to_owned(),
+            warning: true,
+        }
     }
 
     #[test]

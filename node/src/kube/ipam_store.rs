@@ -37,7 +37,10 @@ pub struct KubeStore {
 impl KubeStore {
     /// A store whose settings somebody keeps current.
     pub fn new(api: Api, settings: SettingsSource) -> Self {
-        Self { api, settings: Some(settings) }
+        Self {
+            api,
+            settings: Some(settings),
+        }
     }
 
     /// A store that reads settings from the API each time.
@@ -63,7 +66,11 @@ impl Store for KubeStore {
     async fn list<R: Resource>(&self, label: Option<(&str, &str)>) -> Result<Vec<Stored<R>>, StoreError> {
         let selector = label.map(|(key, value)| format!("{key}={value}"));
         let objects = self.api.list::<Object<R>>(&type_of::<R>()?, selector.as_deref()).await;
-        Ok(objects.map_err(|error| failed::<R>("", error))?.into_iter().map(stored).collect())
+        Ok(objects
+            .map_err(|error| failed::<R>("", error))?
+            .into_iter()
+            .map(stored)
+            .collect())
     }
 
     async fn create<R: Resource>(&self, spec: R) -> Result<Stored<R>, StoreError> {
@@ -81,7 +88,10 @@ impl Store for KubeStore {
     }
 
     async fn delete<R: Resource>(&self, old: &Stored<R>) -> Result<(), StoreError> {
-        let deleted = self.api.delete(&type_of::<R>()?, None, &old.name, None, Some(&old.revision)).await;
+        let deleted = self
+            .api
+            .delete(&type_of::<R>()?, None, &old.name, None, Some(&old.revision))
+            .await;
         deleted.map_err(|error| failed::<R>(&old.name, error))
     }
 
@@ -155,7 +165,11 @@ fn body<R: Resource>(resource: &ResourceType, name: &str, revision: Option<&str>
 }
 
 fn stored<R>(object: Object<R>) -> Stored<R> {
-    Stored { name: object.metadata.name, revision: object.metadata.resource_version, spec: object.spec }
+    Stored {
+        name: object.metadata.name,
+        revision: object.metadata.resource_version,
+        spec: object.spec,
+    }
 }
 
 fn failed<R: Resource>(name: &str, error: ApiError) -> StoreError {
@@ -176,7 +190,11 @@ mod tests {
 
     #[test]
     fn bodies_are_whole_objects() {
-        let affinity = BlockAffinitySpec { cidr: "10.244.0.0/26".into(), node: "node1".into(), ..Default::default() };
+        let affinity = BlockAffinitySpec {
+            cidr: "10.244.0.0/26".into(),
+            node: "node1".into(),
+            ..Default::default()
+        };
         let body = body(&resource::BLOCK_AFFINITY, &affinity.name(), Some("17"), &affinity);
         assert_eq!(body["apiVersion"], "projectcalico.org/v3");
         assert_eq!(body["kind"], "BlockAffinity");
@@ -189,10 +207,19 @@ mod tests {
     #[test]
     fn the_kinds_of_refusal_stay_apart() {
         let of = |error| failed::<IPAMHandleSpec>("margay.c1", error);
-        assert_eq!(of(ApiError::NotFound(String::new())), StoreError::NotFound("IPAMHandle margay.c1".into()));
+        assert_eq!(
+            of(ApiError::NotFound(String::new())),
+            StoreError::NotFound("IPAMHandle margay.c1".into())
+        );
         assert!(of(ApiError::AlreadyExists(String::new())).is_race());
         assert!(of(ApiError::Conflict(String::new())).is_race());
-        assert!(matches!(of(ApiError::Expired(String::new())), StoreError::Unavailable(_)));
-        assert!(matches!(of(ApiError::Unreachable("x".into())), StoreError::Unavailable(_)));
+        assert!(matches!(
+            of(ApiError::Expired(String::new())),
+            StoreError::Unavailable(_)
+        ));
+        assert!(matches!(
+            of(ApiError::Unreachable("x".into())),
+            StoreError::Unavailable(_)
+        ));
     }
 }

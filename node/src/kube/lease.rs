@@ -73,7 +73,11 @@ struct LeaseSpec {
 impl Election {
     /// Takes part; nothing is sent yet.
     pub fn new(config: LeaseConfig) -> Self {
-        Self { config, seen: None, held_until: None }
+        Self {
+            config,
+            seen: None,
+            held_until: None,
+        }
     }
 
     /// True while our last renewal is surely younger than the lease's duration.
@@ -102,7 +106,10 @@ impl Election {
                 api.replace::<Value>(&LEASE, Some(&namespace), &name, &body).await
             }
             Step::Renew => {
-                let transitions = lease.as_ref().and_then(|lease| lease.spec.lease_transitions).unwrap_or(0);
+                let transitions = lease
+                    .as_ref()
+                    .and_then(|lease| lease.spec.lease_transitions)
+                    .unwrap_or(0);
                 let body = self.body(lease.as_ref(), transitions);
                 api.replace::<Value>(&LEASE, Some(&namespace), &name, &body).await
             }
@@ -125,7 +132,12 @@ impl Election {
         if self.held_until.take().is_none() {
             return Ok(());
         }
-        let LeaseConfig { namespace, name, identity, .. } = &self.config;
+        let LeaseConfig {
+            namespace,
+            name,
+            identity,
+            ..
+        } = &self.config;
         let lease: LeaseObject = api.get(&LEASE, Some(namespace), name).await?;
         if lease.spec.holder_identity.as_deref() != Some(identity) {
             return Ok(());
@@ -153,7 +165,12 @@ impl Election {
                     return Step::Take { transitions };
                 }
             }
-            _ => self.seen = Some(Seen { version: lease.metadata.resource_version.clone(), since: now }),
+            _ => {
+                self.seen = Some(Seen {
+                    version: lease.metadata.resource_version.clone(),
+                    since: now,
+                })
+            }
         }
         Step::Wait
     }
@@ -161,7 +178,9 @@ impl Election {
     fn body(&self, previous: Option<&LeaseObject>, transitions: i64) -> Value {
         let now = micro_time_now();
         let ours = previous.filter(|lease| lease.spec.holder_identity.as_deref() == Some(&self.config.identity));
-        let acquired = ours.and_then(|lease| lease.spec.acquire_time.clone()).unwrap_or_else(|| now.clone());
+        let acquired = ours
+            .and_then(|lease| lease.spec.acquire_time.clone())
+            .unwrap_or_else(|| now.clone());
         let mut metadata = json!({ "name": self.config.name, "namespace": self.config.namespace });
         if let Some(previous) = previous {
             metadata["resourceVersion"] = previous.metadata.resource_version.clone().into();
@@ -196,7 +215,9 @@ mod tests {
 
     fn lease(holder: &str, version: &str) -> LeaseObject {
         LeaseObject {
-            metadata: LeaseMeta { resource_version: version.into() },
+            metadata: LeaseMeta {
+                resource_version: version.into(),
+            },
             spec: LeaseSpec {
                 holder_identity: Some(holder.into()),
                 acquire_time: Some("2026-11-23T08:02:21.000000Z".into()),
@@ -209,7 +230,10 @@ mod tests {
     fn a_missing_lease_is_created_and_a_free_one_taken() {
         let now = Instant::now();
         assert_eq!(election().step(None, now), Step::Create);
-        assert_eq!(election().step(Some(&lease("", "1")), now), Step::Take { transitions: 5 });
+        assert_eq!(
+            election().step(Some(&lease("", "1")), now),
+            Step::Take { transitions: 5 }
+        );
     }
 
     #[test]
@@ -217,9 +241,19 @@ mod tests {
         let mut me = election();
         let start = Instant::now();
         assert_eq!(me.step(Some(&lease("other", "1")), start), Step::Wait);
-        assert_eq!(me.step(Some(&lease("other", "1")), start + Duration::from_secs(14)), Step::Wait);
-        assert_eq!(me.step(Some(&lease("other", "2")), start + Duration::from_secs(15)), Step::Wait, "it was renewed");
-        assert_eq!(me.step(Some(&lease("other", "2")), start + Duration::from_secs(29)), Step::Wait);
+        assert_eq!(
+            me.step(Some(&lease("other", "1")), start + Duration::from_secs(14)),
+            Step::Wait
+        );
+        assert_eq!(
+            me.step(Some(&lease("other", "2")), start + Duration::from_secs(15)),
+            Step::Wait,
+            "it was renewed"
+        );
+        assert_eq!(
+            me.step(Some(&lease("other", "2")), start + Duration::from_secs(29)),
+            Step::Wait
+        );
         assert_eq!(
             me.step(Some(&lease("other", "2")), start + Duration::from_secs(30)),
             Step::Take { transitions: 5 }

@@ -18,12 +18,20 @@ pub struct ResourceType {
 impl ResourceType {
     /// `apiVersion` of its objects.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// URL path of the collection; `namespace` is required to address single objects of namespaced types.
     pub fn path(&self, namespace: Option<&str>) -> String {
-        let root = if self.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", self.group) };
+        let root = if self.group.is_empty() {
+            "/api".to_owned()
+        } else {
+            format!("/apis/{}", self.group)
+        };
         match namespace {
             Some(namespace) if self.namespaced => {
                 format!("{root}/{}/namespaces/{namespace}/{}", self.version, self.plural)
@@ -34,16 +42,32 @@ impl ResourceType {
 
     /// `plural` or `plural.group`: as people type it to kubectl.
     pub fn full_name(&self) -> String {
-        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 }
 
 const fn core(kind: &'static str, plural: &'static str, namespaced: bool) -> ResourceType {
-    ResourceType { group: "", version: "v1", kind, plural, namespaced }
+    ResourceType {
+        group: "",
+        version: "v1",
+        kind,
+        plural,
+        namespaced,
+    }
 }
 
 const fn calico(kind: &'static str, plural: &'static str) -> ResourceType {
-    ResourceType { group: "projectcalico.org", version: "v3", kind, plural, namespaced: false }
+    ResourceType {
+        group: "projectcalico.org",
+        version: "v3",
+        kind,
+        plural,
+        namespaced: false,
+    }
 }
 
 /// `v1` Pod.
@@ -63,8 +87,13 @@ pub const NETWORK_POLICY: ResourceType = ResourceType {
     namespaced: true,
 };
 /// `coordination.k8s.io/v1` Lease.
-pub const LEASE: ResourceType =
-    ResourceType { group: "coordination.k8s.io", version: "v1", kind: "Lease", plural: "leases", namespaced: true };
+pub const LEASE: ResourceType = ResourceType {
+    group: "coordination.k8s.io",
+    version: "v1",
+    kind: "Lease",
+    plural: "leases",
+    namespaced: true,
+};
 /// `projectcalico.org/v3` IPPool.
 pub const IP_POOL: ResourceType = calico("IPPool", "ippools");
 /// `projectcalico.org/v3` IPAMBlock.
@@ -94,7 +123,10 @@ mod tests {
         assert_eq!(POD.path(Some("shop")), "/api/v1/namespaces/shop/pods");
         assert_eq!(NODE.path(Some("ignored")), "/api/v1/nodes");
         assert_eq!(IP_POOL.path(None), "/apis/projectcalico.org/v3/ippools");
-        assert_eq!(NETWORK_POLICY.path(Some("a")), "/apis/networking.k8s.io/v1/namespaces/a/networkpolicies");
+        assert_eq!(
+            NETWORK_POLICY.path(Some("a")),
+            "/apis/networking.k8s.io/v1/namespaces/a/networkpolicies"
+        );
         assert_eq!(IP_POOL.api_version(), "projectcalico.org/v3");
         assert_eq!(IP_POOL.full_name(), "ippools.projectcalico.org");
         assert_eq!(NODE.full_name(), "nodes");

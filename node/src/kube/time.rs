@@ -56,7 +56,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_index = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -83,7 +87,10 @@ mod tests {
         assert_eq!(rfc3339(at(951_782_400), false), "2000-02-29T00:00:00Z");
         assert_eq!(rfc3339(at(1_795_420_941), false), "2026-11-23T08:02:21Z");
         assert_eq!(rfc3339(at(4_107_542_400), false), "2100-03-01T00:00:00Z");
-        assert_eq!(rfc3339(at(1) + Duration::from_micros(42), true), "1970-01-01T00:00:01.000042Z");
+        assert_eq!(
+            rfc3339(at(1) + Duration::from_micros(42), true),
+            "1970-01-01T00:00:01.000042Z"
+        );
     }
 
     #[test]
@@ -91,12 +98,22 @@ mod tests {
         for seconds in [0, 59, 86_399, 951_782_400, 951_868_799, 1_795_420_941, 4_107_542_400] {
             assert_eq!(parse(&rfc3339(at(seconds), false)), Some(at(seconds)));
         }
-        assert_eq!(parse("1970-01-01T00:00:01.5Z"), Some(at(1) + Duration::from_millis(500)));
+        assert_eq!(
+            parse("1970-01-01T00:00:01.5Z"),
+            Some(at(1) + Duration::from_millis(500))
+        );
     }
 
     #[test]
     fn refuses_the_rest() {
-        for text in ["", "yesterday", "1970-01-01", "1970-13-01T00:00:00Z", "1970-01-01T00:00:00+01:00", "1970-01-01T00:00:00.xZ"] {
+        for text in [
+            "",
+            "yesterday",
+            "1970-01-01",
+            "1970-13-01T00:00:00Z",
+            "1970-01-01T00:00:00+01:00",
+            "1970-01-01T00:00:00.xZ",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

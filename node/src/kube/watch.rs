@@ -29,7 +29,11 @@ pub struct ObjectKey {
 
 impl std::fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
     }
 }
 
@@ -90,7 +94,11 @@ pub async fn watch<T, S>(
                 if sink.send(wrap(Change::Reset(items))).await.is_err() {
                     return;
                 }
-                state.send_replace(WatchState { synced: true, error: None, undecodable: bad });
+                state.send_replace(WatchState {
+                    synced: true,
+                    error: None,
+                    undecodable: bad,
+                });
                 backoff.reset();
                 from = Some(version);
             }
@@ -159,7 +167,13 @@ async fn list<T: DeserializeOwned>(api: &Api, resource: &ResourceType, scope: &S
         }
         match page.metadata.more() {
             Some(token) => params.continue_token = Some(token.to_owned()),
-            None => return Ok(Listed { items, bad, version: page.metadata.resource_version }),
+            None => {
+                return Ok(Listed {
+                    items,
+                    bad,
+                    version: page.metadata.resource_version,
+                });
+            }
         }
     }
 }
@@ -186,7 +200,11 @@ where
     let request = Request::new(resource.path(None))
         .watch(&params, &version)
         .map_err(|e| (ApiError::Invalid(e.to_string()), None))?;
-    let stream = api.raw().request_events::<Lenient<T>>(request).await.map_err(|e| resume(e.into(), &version))?;
+    let stream = api
+        .raw()
+        .request_events::<Lenient<T>>(request)
+        .await
+        .map_err(|e| resume(e.into(), &version))?;
     pin_mut!(stream);
     state.send_if_modified(|state| state.error.take().is_some());
     let mut progress = false;
@@ -250,10 +268,16 @@ fn note_decoding(state: &latest::Sender<WatchState>, resource: &ResourceType, ke
 fn explain(resource: &ResourceType, error: &ApiError) -> String {
     match error {
         ApiError::NotFound(_) if resource.group == "projectcalico.org" => {
-            format!("the API server does not serve {}: apply deploy/crds", resource.full_name())
+            format!(
+                "the API server does not serve {}: apply deploy/crds",
+                resource.full_name()
+            )
         }
         ApiError::Forbidden(text) => {
-            format!("may not list or watch {}: {text}; apply deploy/rbac.yaml or renew the credentials", resource.full_name())
+            format!(
+                "may not list or watch {}: {text}; apply deploy/rbac.yaml or renew the credentials",
+                resource.full_name()
+            )
         }
         _ => error.to_string(),
     }
@@ -294,7 +318,10 @@ struct Meta {
 
 impl Meta {
     fn key(&self) -> ObjectKey {
-        ObjectKey { namespace: self.namespace.clone(), name: self.name.clone() }
+        ObjectKey {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
     }
 }
 
@@ -308,7 +335,10 @@ struct Lenient<T> {
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
-        let meta = value.get("metadata").and_then(|meta| Meta::deserialize(meta).ok()).unwrap_or_default();
+        let meta = value
+            .get("metadata")
+            .and_then(|meta| Meta::deserialize(meta).ok())
+            .unwrap_or_default();
         let object = serde_json::from_value(value).map_err(|e| e.to_string());
         Ok(Self { meta, object })
     }
@@ -338,20 +368,35 @@ mod tests {
         .unwrap();
         assert_eq!(page.metadata.resource_version, "7");
         assert_eq!(page.metadata.more(), None);
-        assert_eq!(page.items[0].object, Ok(Thing { spec: Spec { number: 1 } }));
+        assert_eq!(
+            page.items[0].object,
+            Ok(Thing {
+                spec: Spec { number: 1 }
+            })
+        );
         assert_eq!(page.items[1].meta.key().to_string(), "n/b");
-        assert!(page.items[1].object.as_ref().unwrap_err().contains("u8"), "{:?}", page.items[1].object);
+        assert!(
+            page.items[1].object.as_ref().unwrap_err().contains("u8"),
+            "{:?}",
+            page.items[1].object
+        );
     }
 
     #[test]
     fn a_missing_crd_is_explained() {
         let text = explain(&super::super::resource::IP_POOL, &ApiError::NotFound("404".into()));
-        assert_eq!(text, "the API server does not serve ippools.projectcalico.org: apply deploy/crds");
+        assert_eq!(
+            text,
+            "the API server does not serve ippools.projectcalico.org: apply deploy/crds"
+        );
     }
 
     #[test]
     fn an_expired_version_is_not_resumed_from() {
         assert_eq!(resume(ApiError::Expired(String::new()), "5").1, None);
-        assert_eq!(resume(ApiError::Unreachable(String::new()), "5").1.as_deref(), Some("5"));
+        assert_eq!(
+            resume(ApiError::Unreachable(String::new()), "5").1.as_deref(),
+            Some("5")
+        );
     }
 }

@@ -3,7 +3,12 @@
 use std::process::Command;
 
 fn refused(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).env_remove("NODENAME").env_remove("KUBECONFIG").output().unwrap();
+    let output = Command::new(program)
+        .args(args)
+        .env_remove("NODENAME")
+        .env_remove("KUBECONFIG")
+        .output()
+        .unwrap();
     assert!(!output.status.success(), "{args:?} was accepted");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -14,8 +19,20 @@ fn the_agent_says_what_is_missing_or_wrong() {
     assert!(refused(agent, &[]).contains("--node NAME or set NODENAME"));
     assert!(refused(agent, &["--node", "n", "--health-listen", "somewhere"]).contains("ADDRESS:PORT or off"));
     assert!(refused(agent, &["--colour"]).contains("unexpected argument '--colour'"));
-    let absent = refused(agent, &["install-cni", "--plugin", "/nonexistent/margay-cni", "--bin-dir", "/nonexistent/bin"]);
-    assert!(absent.contains("cannot read the plugin /nonexistent/margay-cni"), "{absent}");
+    let absent = refused(
+        agent,
+        &[
+            "install-cni",
+            "--plugin",
+            "/nonexistent/margay-cni",
+            "--bin-dir",
+            "/nonexistent/bin",
+        ],
+    );
+    assert!(
+        absent.contains("cannot read the plugin /nonexistent/margay-cni"),
+        "{absent}"
+    );
 }
 
 #[test]
@@ -31,7 +48,17 @@ fn a_kubeconfig_that_is_none_is_named() {
     let path = file.to_str().unwrap();
     let state = dir.path().join("state");
     let agent = env!("CARGO_BIN_EXE_margay-node");
-    let told = refused(agent, &["--node", "n", "--kubeconfig", path, "--state-dir", state.to_str().unwrap()]);
+    let told = refused(
+        agent,
+        &[
+            "--node",
+            "n",
+            "--kubeconfig",
+            path,
+            "--state-dir",
+            state.to_str().unwrap(),
+        ],
+    );
     assert!(told.contains(&format!("kubeconfig {path}")), "{told}");
     assert!(!state.exists(), "nothing is half done");
     let controller = env!("CARGO_BIN_EXE_margay-controller");

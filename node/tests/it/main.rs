@@ -1,4 +1,5 @@
 //! The crate from outside.
 
 mod cli;
+mod host;
 mod manifests;

@@ -16,15 +16,27 @@ fn documents(file: &str) -> Vec<Value> {
 /// `group/resource:verb` of a ClusterRole.
 fn allowed(role: &str) -> BTreeSet<String> {
     let roles = documents("rbac.yaml");
-    let role = roles.iter().find(|d| d["kind"] == "ClusterRole" && d["metadata"]["name"] == role).expect("the role");
+    let role = roles
+        .iter()
+        .find(|d| d["kind"] == "ClusterRole" && d["metadata"]["name"] == role)
+        .expect("the role");
     let mut allowed = BTreeSet::new();
     let texts = |value: &Value| -> Vec<String> {
-        value.as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect()
+        value
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item.as_str().unwrap().to_owned())
+            .collect()
     };
     for rule in role["rules"].as_array().unwrap() {
         for group in texts(&rule["apiGroups"]) {
             for resource in texts(&rule["resources"]) {
-                allowed.extend(texts(&rule["verbs"]).iter().map(|verb| format!("{group}/{resource}:{verb}")));
+                allowed.extend(
+                    texts(&rule["verbs"])
+                        .iter()
+                        .map(|verb| format!("{group}/{resource}:{verb}")),
+                );
             }
         }
     }
@@ -32,7 +44,10 @@ fn allowed(role: &str) -> BTreeSet<String> {
 }
 
 fn needs(resource: ResourceType, verbs: &[&str]) -> Vec<String> {
-    verbs.iter().map(|verb| format!("{}/{}:{verb}", resource.group, resource.plural)).collect()
+    verbs
+        .iter()
+        .map(|verb| format!("{}/{}:{verb}", resource.group, resource.plural))
+        .collect()
 }
 
 #[test]
@@ -43,11 +58,17 @@ fn every_manifest_is_a_kubernetes_object() {
             for field in ["apiVersion", "kind"] {
                 assert!(document[field].is_string(), "{file}: a document without {field}");
             }
-            assert!(document["metadata"]["name"].is_string(), "{file}: a document without a name");
+            assert!(
+                document["metadata"]["name"].is_string(),
+                "{file}: a document without a name"
+            );
             kinds.insert(document["kind"].as_str().unwrap().to_owned());
         }
     }
-    assert!(kinds.contains("DaemonSet") && kinds.contains("Deployment") && kinds.contains("Namespace"), "{kinds:?}");
+    assert!(
+        kinds.contains("DaemonSet") && kinds.contains("Deployment") && kinds.contains("Namespace"),
+        "{kinds:?}"
+    );
 }
 
 #[test]
@@ -67,7 +88,11 @@ fn the_agent_may_do_what_it_does_and_no_more() {
     let written = [resource::IPAM_BLOCK, resource::BLOCK_AFFINITY, resource::IPAM_HANDLE];
     let mut expected: BTreeSet<String> = BTreeSet::new();
     expected.extend(watched.iter().flat_map(|r| needs(*r, &["get", "list", "watch"])));
-    expected.extend(written.iter().flat_map(|r| needs(*r, &["get", "list", "watch", "create", "update", "delete"])));
+    expected.extend(
+        written
+            .iter()
+            .flat_map(|r| needs(*r, &["get", "list", "watch", "create", "update", "delete"])),
+    );
     expected.extend(needs(resource::EVENT, &["create"]));
     assert_eq!(allowed("margay-node"), expected);
 }
@@ -99,11 +124,23 @@ fn the_commands_parse() {
     ] {
         for document in documents(file) {
             let pod = &document["spec"]["template"]["spec"];
-            let containers = ["initContainers", "containers"].iter().filter_map(|field| pod[*field].as_array()).flatten();
+            let containers = ["initContainers", "containers"]
+                .iter()
+                .filter_map(|field| pod[*field].as_array())
+                .flatten();
             for container in containers {
-                let command: Vec<_> = container["command"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
+                let command: Vec<_> = container["command"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|a| a.as_str().unwrap())
+                    .collect();
                 // With --help behind them, arguments are parsed up to it; an unknown one is an error all the same.
-                let output = std::process::Command::new(program).args(&command[1..]).arg("--help").output().unwrap();
+                let output = std::process::Command::new(program)
+                    .args(&command[1..])
+                    .arg("--help")
+                    .output()
+                    .unwrap();
                 let told = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success(), "{file}: {command:?}: {told}");
             }

@@ -7,7 +7,11 @@ use super::super::cluster::ClusterChange;
 use super::*;
 use crate::kube::watch::Change;
 
-const SURROUNDINGS: Surroundings = Surroundings { connected: Vec::new(), ipv6: true, announce: true };
+const SURROUNDINGS: Surroundings = Surroundings {
+    connected: Vec::new(),
+    ipv6: true,
+    announce: true,
+};
 
 /// Nodes `n1`…`n3` at 10.0.0.1…3, AS by annotation where given, label rack.
 fn cluster(as_numbers: [Option<u32>; 3]) -> Cluster {
@@ -48,7 +52,13 @@ fn plan_of(cluster: &Cluster, node: &str) -> BgpPlan {
 fn peers(plan: &BgpPlan) -> Vec<String> {
     let show = |p: &PeerConfig| {
         let passive = if p.passive { " passive" } else { "" };
-        format!("{} {}:{} as {}{passive}", p.name.as_deref().unwrap_or("-"), p.address, p.port, p.remote_as)
+        format!(
+            "{} {}:{} as {}{passive}",
+            p.name.as_deref().unwrap_or("-"),
+            p.address,
+            p.port,
+            p.remote_as
+        )
     };
     plan.config.peers.iter().map(show).collect()
 }
@@ -61,7 +71,10 @@ fn no_mesh(cluster: &mut Cluster) {
 fn without_any_configuration_every_pair_of_nodes_peers_and_the_higher_address_waits() {
     let cluster = cluster([None; 3]);
     let plan = plan_of(&cluster, "n2");
-    assert_eq!(peers(&plan), ["mesh.n1 10.0.0.1:179 as 64512 passive", "mesh.n3 10.0.0.3:179 as 64512"]);
+    assert_eq!(
+        peers(&plan),
+        ["mesh.n1 10.0.0.1:179 as 64512 passive", "mesh.n3 10.0.0.3:179 as 64512"]
+    );
     assert_eq!(plan.config.local_as, 64512);
     assert_eq!(plan.config.router_id, Ipv4Addr::new(10, 0, 0, 2));
     assert_eq!(plan.config.peers[0].local_address, Some("10.0.0.2".parse().unwrap()));
@@ -112,11 +125,19 @@ fn an_invalid_peer_is_left_out_and_named(#[case] spec: serde_json::Value, #[case
     let mut cluster = cluster([None; 3]);
     no_mesh(&mut cluster);
     add_peer(&mut cluster, "bad", "2026-01-01T00:00:00Z", spec);
-    add_peer(&mut cluster, "good", "2026-01-02T00:00:00Z", json!({"peerIP": "10.1.1.9", "asNumber": 65209}));
+    add_peer(
+        &mut cluster,
+        "good",
+        "2026-01-02T00:00:00Z",
+        json!({"peerIP": "10.1.1.9", "asNumber": 65209}),
+    );
     let plan = plan_of(&cluster, "n1");
     assert_eq!(peers(&plan), ["good 10.1.1.9:179 as 65209"]);
     assert_eq!(plan.faults.len(), 1);
-    assert_eq!((plan.faults[0].subject.name.as_str(), plan.faults[0].reason), ("bad", "BGPPeerInvalid"));
+    assert_eq!(
+        (plan.faults[0].subject.name.as_str(), plan.faults[0].reason),
+        ("bad", "BGPPeerInvalid")
+    );
     assert!(plan.faults[0].message.contains(field), "{}", plan.faults[0].message);
 }
 
@@ -124,20 +145,42 @@ fn an_invalid_peer_is_left_out_and_named(#[case] spec: serde_json::Value, #[case
 fn of_two_peers_at_one_address_the_newer_is_left_out() {
     let mut cluster = cluster([None; 3]);
     no_mesh(&mut cluster);
-    add_peer(&mut cluster, "a-newer", "2026-02-01T00:00:00Z", json!({"peerIP": "10.1.1.1", "asNumber": 65202}));
-    add_peer(&mut cluster, "b-older", "2026-01-01T00:00:00Z", json!({"peerIP": "10.1.1.1", "asNumber": 65201}));
+    add_peer(
+        &mut cluster,
+        "a-newer",
+        "2026-02-01T00:00:00Z",
+        json!({"peerIP": "10.1.1.1", "asNumber": 65202}),
+    );
+    add_peer(
+        &mut cluster,
+        "b-older",
+        "2026-01-01T00:00:00Z",
+        json!({"peerIP": "10.1.1.1", "asNumber": 65201}),
+    );
     let plan = plan_of(&cluster, "n1");
     assert_eq!(peers(&plan), ["b-older 10.1.1.1:179 as 65201"]);
     assert_eq!(plan.faults[0].subject.name, "a-newer");
-    assert!(plan.faults[0].message.contains("older BGPPeer b-older"), "{}", plan.faults[0].message);
+    assert!(
+        plan.faults[0].message.contains("older BGPPeer b-older"),
+        "{}",
+        plan.faults[0].message
+    );
 }
 
 #[test]
 fn a_peer_goes_before_the_mesh() {
     let mut cluster = cluster([None; 3]);
-    add_peer(&mut cluster, "special", "2026-01-01T00:00:00Z", json!({"peerIP": "10.0.0.2:1179", "asNumber": 64512}));
+    add_peer(
+        &mut cluster,
+        "special",
+        "2026-01-01T00:00:00Z",
+        json!({"peerIP": "10.0.0.2:1179", "asNumber": 64512}),
+    );
     let plan = plan_of(&cluster, "n1");
-    assert_eq!(peers(&plan), ["special 10.0.0.2:1179 as 64512", "mesh.n3 10.0.0.3:179 as 64512"]);
+    assert_eq!(
+        peers(&plan),
+        ["special 10.0.0.2:1179 as 64512", "mesh.n3 10.0.0.3:179 as 64512"]
+    );
     assert_eq!(plan.faults, []);
 }
 
@@ -145,13 +188,35 @@ fn a_peer_goes_before_the_mesh() {
 fn external_peers_off_the_nodes_networks_are_multihop() {
     let mut cluster = cluster([Some(65301), None, None]);
     no_mesh(&mut cluster);
-    add_peer(&mut cluster, "far", "2026-01-01T00:00:00Z", json!({"peerIP": "192.0.2.1", "asNumber": 65201}));
-    add_peer(&mut cluster, "near", "2026-01-01T00:00:00Z", json!({"peerIP": "10.1.1.1", "asNumber": 65201}));
-    add_peer(&mut cluster, "same-as", "2026-01-01T00:00:00Z", json!({"peerIP": "192.0.2.2", "asNumber": 65301}));
-    let surroundings = Surroundings { connected: vec!["10.1.1.0/31".parse().unwrap()], ..SURROUNDINGS };
+    add_peer(
+        &mut cluster,
+        "far",
+        "2026-01-01T00:00:00Z",
+        json!({"peerIP": "192.0.2.1", "asNumber": 65201}),
+    );
+    add_peer(
+        &mut cluster,
+        "near",
+        "2026-01-01T00:00:00Z",
+        json!({"peerIP": "10.1.1.1", "asNumber": 65201}),
+    );
+    add_peer(
+        &mut cluster,
+        "same-as",
+        "2026-01-01T00:00:00Z",
+        json!({"peerIP": "192.0.2.2", "asNumber": 65301}),
+    );
+    let surroundings = Surroundings {
+        connected: vec!["10.1.1.0/31".parse().unwrap()],
+        ..SURROUNDINGS
+    };
     let plan = plan(&cluster, cluster.nodes.named("n1").unwrap(), &surroundings);
-    let multihop: BTreeMap<_, _> =
-        plan.config.peers.iter().map(|p| (p.name.clone().unwrap(), p.multihop)).collect();
+    let multihop: BTreeMap<_, _> = plan
+        .config
+        .peers
+        .iter()
+        .map(|p| (p.name.clone().unwrap(), p.multihop))
+        .collect();
     assert_eq!(multihop["far"], Some(255));
     assert_eq!(multihop["near"], None);
     assert_eq!(multihop["same-as"], None);
@@ -161,9 +226,22 @@ fn external_peers_off_the_nodes_networks_are_multihop() {
 fn sessions_of_one_family_carry_both_and_of_two_families_their_own() {
     let mut cluster = cluster([None; 3]);
     no_mesh(&mut cluster);
-    add_peer(&mut cluster, "v4", "2026-01-01T00:00:00Z", json!({"peerIP": "10.1.1.1", "asNumber": 65201}));
-    assert_eq!(plan_of(&cluster, "n1").config.peers[0].families, [Family::Ipv4, Family::Ipv6]);
-    add_peer(&mut cluster, "v6", "2026-01-01T00:00:00Z", json!({"peerIP": "fd00::1", "asNumber": 65201}));
+    add_peer(
+        &mut cluster,
+        "v4",
+        "2026-01-01T00:00:00Z",
+        json!({"peerIP": "10.1.1.1", "asNumber": 65201}),
+    );
+    assert_eq!(
+        plan_of(&cluster, "n1").config.peers[0].families,
+        [Family::Ipv4, Family::Ipv6]
+    );
+    add_peer(
+        &mut cluster,
+        "v6",
+        "2026-01-01T00:00:00Z",
+        json!({"peerIP": "fd00::1", "asNumber": 65201}),
+    );
     let plan = plan_of(&cluster, "n1");
     assert_eq!(plan.config.peers[0].families, [Family::Ipv4]);
     assert_eq!(plan.config.peers[1].families, [Family::Ipv6]);
@@ -183,21 +261,42 @@ fn own_blocks_and_borrowed_addresses_go_out_once_pods_can_be_served() {
         {"metadata": {"name": "shown"}, "spec": {"cidr": "10.244.0.0/16", "disabled": true}},
         {"metadata": {"name": "hidden"}, "spec": {"cidr": "10.99.0.0/16", "disableBGPExport": true}},
     ]);
-    cluster.apply(ClusterChange::IpPool(Change::Reset(serde_json::from_value(pools).unwrap())));
+    cluster.apply(ClusterChange::IpPool(Change::Reset(
+        serde_json::from_value(pools).unwrap(),
+    )));
     let node = cluster.nodes.named("n1").unwrap();
     let networks = |announce| -> Vec<String> {
-        let plan = plan(&cluster, node, &Surroundings { announce, ..SURROUNDINGS });
-        plan.config.networks.iter().map(|network| network.prefix.to_string()).collect()
+        let plan = plan(
+            &cluster,
+            node,
+            &Surroundings {
+                announce,
+                ..SURROUNDINGS
+            },
+        );
+        plan.config
+            .networks
+            .iter()
+            .map(|network| network.prefix.to_string())
+            .collect()
     };
     assert_eq!(networks(true), ["10.244.0.0/26", "10.244.0.67/32"]);
     assert!(networks(false).is_empty());
     let config = plan_of(&cluster, "n1").config;
-    let refused: Vec<_> =
-        config.filters[IMPORT].rules[0].prefixes.iter().map(|range| range.prefix.to_string()).collect();
+    let refused: Vec<_> = config.filters[IMPORT].rules[0]
+        .prefixes
+        .iter()
+        .map(|range| range.prefix.to_string())
+        .collect();
     assert_eq!(refused, ["10.99.0.0/26", "10.244.0.0/26", "10.244.0.67/32"]);
     assert_eq!(config.filters[IMPORT].default, Action::Accept);
     assert_eq!(config.filters[EXPORT].default, Action::Reject);
-    assert!(config.peers.iter().all(|peer| peer.import.is_some() && peer.export.is_some()));
+    assert!(
+        config
+            .peers
+            .iter()
+            .all(|peer| peer.import.is_some() && peer.export.is_some())
+    );
 }
 
 #[test]
@@ -215,7 +314,10 @@ fn settings_of_the_node_go_before_those_of_the_cluster() {
     assert_eq!((first.local_as, first.listen[0].port()), (65301, 1179));
     let second = plan_of(&cluster, "n2").config;
     assert_eq!(second.local_as, 64999);
-    assert_eq!(second.listen, ["0.0.0.0:2179".parse().unwrap(), "[::]:2179".parse().unwrap()]);
+    assert_eq!(
+        second.listen,
+        ["0.0.0.0:2179".parse().unwrap(), "[::]:2179".parse().unwrap()]
+    );
 }
 
 #[test]
@@ -226,6 +328,11 @@ fn the_longest_restart_time_is_told() {
     add_peer(&mut cluster, "a", "2026-01-01T00:00:00Z", spec("10.1.1.1", "30s"));
     add_peer(&mut cluster, "b", "2026-01-01T00:00:00Z", spec("10.1.1.2", "1m"));
     assert_eq!(plan_of(&cluster, "n1").config.graceful_restart.restart_time, 60);
-    add_peer(&mut cluster, "c", "2026-01-01T00:00:00Z", json!({"peerIP": "10.1.1.3", "asNumber": 65201}));
+    add_peer(
+        &mut cluster,
+        "c",
+        "2026-01-01T00:00:00Z",
+        json!({"peerIP": "10.1.1.3", "asNumber": 65201}),
+    );
     assert_eq!(plan_of(&cluster, "n1").config.graceful_restart.restart_time, 120);
 }

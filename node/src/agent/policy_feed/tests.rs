@@ -19,7 +19,9 @@ struct Bench {
 impl Bench {
     fn apply(&mut self, change: ClusterChange) -> Vec<Update> {
         let altered = self.cluster.apply(change);
-        self.feed.round(&self.cluster, &altered, std::iter::empty(), self.records.iter()).updates
+        self.feed
+            .round(&self.cluster, &altered, std::iter::empty(), self.records.iter())
+            .updates
     }
 
     fn pod(&mut self, pod: Pod) -> Vec<Update> {
@@ -42,7 +44,11 @@ fn pod(name: &str, uid: &str, addresses: &[&str]) -> Pod {
 
 fn record(pod: &str, runtime_uid: &str, sequence: u64) -> EndpointRecord {
     EndpointRecord {
-        key: AttachmentKey { network: "margay".into(), container: format!("c{sequence}"), ifname: "eth0".into() },
+        key: AttachmentKey {
+            network: "margay".into(),
+            container: format!("c{sequence}"),
+            ifname: "eth0".into(),
+        },
         namespace: "shop".into(),
         pod: pod.into(),
         runtime_uid: runtime_uid.into(),
@@ -58,7 +64,9 @@ fn record(pod: &str, runtime_uid: &str, sequence: u64) -> EndpointRecord {
 
 /// The addresses in an update of a workload, as text.
 fn addresses(update: &Update) -> Vec<String> {
-    let Update::Workload(_, Some(Workload { addresses, .. })) = update else { panic!("not a workload: {update:?}") };
+    let Update::Workload(_, Some(Workload { addresses, .. })) = update else {
+        panic!("not a workload: {update:?}")
+    };
     addresses.iter().map(ToString::to_string).collect()
 }
 
@@ -69,7 +77,11 @@ fn a_new_pods_address_is_known_from_its_block_before_its_status() {
     let updates = bench.block(block("10.244.0.0/26", "node2", &[(5, "shop", "a", "node2")]));
     assert_eq!(updates.len(), 1);
     assert_eq!(addresses(&updates[0]), ["10.244.0.5"]);
-    assert_eq!(addresses(&bench.pod(pod("a", "u1", &["10.244.0.5"]))[0]), ["10.244.0.5"], "not twice");
+    assert_eq!(
+        addresses(&bench.pod(pod("a", "u1", &["10.244.0.5"]))[0]),
+        ["10.244.0.5"],
+        "not twice"
+    );
 }
 
 #[test]
@@ -102,7 +114,10 @@ fn a_vanished_block_takes_its_addresses_along() {
     let mut bench = Bench::default();
     let block = block("10.244.0.0/26", "node2", &[(5, "shop", "a", "node2")]);
     bench.pod(pod("a", "u1", &[]));
-    let key = ObjectKey { namespace: String::new(), name: block.metadata.name.clone() };
+    let key = ObjectKey {
+        namespace: String::new(),
+        name: block.metadata.name.clone(),
+    };
     bench.block(block);
     let updates = bench.apply(ClusterChange::IpamBlock(Change::Gone(key)));
     assert_eq!(addresses(&updates[0]), Vec::<String>::new());
@@ -112,14 +127,20 @@ fn a_vanished_block_takes_its_addresses_along() {
 fn a_deleted_pod_is_removed() {
     let mut bench = Bench::default();
     bench.pod(pod("a", "u1", &["10.244.0.5"]));
-    let key = ObjectKey { namespace: "shop".into(), name: "a".into() };
+    let key = ObjectKey {
+        namespace: "shop".into(),
+        name: "a".into(),
+    };
     let updates = bench.apply(ClusterChange::Pod(Change::Gone(key)));
     assert_eq!(updates, [Update::Workload(EndpointId::new("shop", "a"), None)]);
 }
 
 #[test]
 fn a_static_pods_attachment_follows_its_mirror() {
-    let mut bench = Bench { records: vec![record("etcd", "hash1", 7)], ..Bench::default() };
+    let mut bench = Bench {
+        records: vec![record("etcd", "hash1", 7)],
+        ..Bench::default()
+    };
     let mut mirror = pod("etcd", "mirror-uid", &[]);
     mirror.metadata.annotations.insert(MIRROR.into(), "hash1".into());
     let uid = |updates: &[Update]| {
@@ -132,12 +153,19 @@ fn a_static_pods_attachment_follows_its_mirror() {
     mirror.metadata.uid = "mirror-uid-2".into();
     assert_eq!(uid(&bench.pod(mirror.clone())).as_deref(), Some("mirror-uid-2"));
     mirror.metadata.annotations.insert(MIRROR.into(), "hash2".into());
-    assert_eq!(uid(&bench.pod(mirror)).as_deref(), Some("hash1"), "another configuration is another pod");
+    assert_eq!(
+        uid(&bench.pod(mirror)).as_deref(),
+        Some("hash1"),
+        "another configuration is another pod"
+    );
 }
 
 #[test]
 fn of_two_sandboxes_of_a_pod_the_newer_one_lives() {
-    let mut bench = Bench { records: vec![record("a", "u1", 8), record("a", "u1", 7)], ..Bench::default() };
+    let mut bench = Bench {
+        records: vec![record("a", "u1", 8), record("a", "u1", 7)],
+        ..Bench::default()
+    };
     let updates = bench.pod(pod("a", "u1", &[]));
     let attached: Vec<_> = updates
         .iter()
@@ -156,13 +184,20 @@ fn of_two_sandboxes_of_a_pod_the_newer_one_lives() {
 fn pools_that_change_or_go_are_told() {
     let mut feed = PolicyFeed::default();
     let cluster = Cluster::default();
-    let altered = Altered { pools: true, ..Altered::default() };
+    let altered = Altered {
+        pools: true,
+        ..Altered::default()
+    };
     let cidr: IpNetwork = "10.244.0.0/16".parse().unwrap();
     let mut round = |pools: Vec<(IpNetwork, Pool)>| {
-        feed.round(&cluster, &altered, pools.into_iter(), std::iter::empty()).updates
+        feed.round(&cluster, &altered, pools.into_iter(), std::iter::empty())
+            .updates
     };
     let with = |nat_outgoing| Pool { nat_outgoing };
-    assert_eq!(round(vec![(cidr, with(false))]), [Update::Pool(cidr, Some(with(false)))]);
+    assert_eq!(
+        round(vec![(cidr, with(false))]),
+        [Update::Pool(cidr, Some(with(false)))]
+    );
     assert_eq!(round(vec![(cidr, with(false))]), []);
     assert_eq!(round(vec![(cidr, with(true))]), [Update::Pool(cidr, Some(with(true)))]);
     assert_eq!(round(vec![]), [Update::Pool(cidr, None)]);

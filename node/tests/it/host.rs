@@ -1,0 +1,165 @@
+//! The host side against a kernel, in a network namespace of its own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use margay_netlink::{Handle, Netns, Op, Route, RouteFilter, RouteKind, VethSpec};
+use margay_node::host::{self, Desired, HostState, ROUTE_PROTOCOL};
+use tokio::sync::watch;
+
+fn namespace(test: &str) -> Option<Netns> {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI must run {test} as root");
+        println!("SKIPPED {test}: needs root");
+        return None;
+    }
+    Some(Netns::create().expect("a network namespace"))
+}
+
+async fn own_routes(handle: &Handle) -> Vec<String> {
+    let filter = RouteFilter {
+        protocol: Some(ROUTE_PROTOCOL),
+        ..RouteFilter::default()
+    };
+    let mut routes: Vec<_> = handle
+        .routes(filter)
+        .await
+        .unwrap()
+        .iter()
+        .map(|route| {
+            let black = if route.kind == RouteKind::Blackhole {
+                "blackhole "
+            } else {
+                ""
+            };
+            format!("{black}{}", route.dst)
+        })
+        .collect();
+    routes.sort();
+    routes
+}
+
+async fn until_routes(handle: &Handle, wanted: &[&str]) {
+    let mut last = Vec::new();
+    for _ in 0..1000 {
+        last = own_routes(handle).await;
+        if last == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("routes are {last:?}, wanted {wanted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_are_made_repaired_and_taken_away_and_others_are_left_alone() {
+    let Some(netns) = namespace("routes_are_made_repaired_and_taken_away_and_others_are_left_alone") else {
+        return;
+    };
+    let handle = Handle::in_netns(&netns).unwrap();
+    let pod = VethSpec {
+        name: "mgya",
+        peer_name: "pod",
+        up: true,
+        peer_up: true,
+        ..VethSpec::default()
+    };
+    handle.create_veth(pod).await.unwrap();
+    let foreign = Route::blackhole("10.244.0.64/26".parse().unwrap());
+    let stale = Route::blackhole("10.9.0.0/26".parse().unwrap()).protocol(ROUTE_PROTOCOL);
+    handle.apply(Op::AddRoute(foreign.clone())).await.unwrap();
+    handle.apply(Op::AddRoute(stale)).await.unwrap();
+    assert_eq!(
+        host::blackholes(&handle).await.unwrap(),
+        ["10.9.0.0/26".parse().unwrap()]
+    );
+
+    let (desired, wish) = watch::channel(None);
+    let (sender, mut state) = watch::channel(HostState::default());
+    let task = tokio::spawn(host::run(handle.clone(), wish, sender));
+    // Nothing is touched before it is known what shall be.
+    tokio::task::yield_now().await;
+    assert_eq!(own_routes(&handle).await, ["blackhole 10.9.0.0/26"]);
+
+    desired.send_replace(Some(Desired {
+        pods: BTreeMap::from([
+            ("mgya".to_owned(), vec!["10.244.0.5".parse().unwrap()]),
+            ("mgyb".to_owned(), vec!["10.244.0.6".parse().unwrap()]),
+        ]),
+        blocks: vec!["10.244.0.0/26".parse().unwrap()],
+        ..Desired::default()
+    }));
+    until_routes(&handle, &["10.244.0.5/32", "blackhole 10.244.0.0/26"]).await;
+    state.wait_for(|state| state.missing == ["mgyb"]).await.unwrap();
+    let proxies = netns
+        .run(|| margay_netlink::sysctl::read("net/ipv4/conf/mgya/proxy_arp"))
+        .unwrap()
+        .unwrap();
+    assert_eq!(proxies, "1");
+
+    // An intruder deletes a route; a pod's link appears late.
+    let filter = RouteFilter {
+        protocol: Some(ROUTE_PROTOCOL),
+        ..RouteFilter::default()
+    };
+    let ours = handle.routes(filter).await.unwrap();
+    let victim = ours.into_iter().find(|route| route.kind == RouteKind::Unicast).unwrap();
+    handle.apply(Op::DeleteRoute(victim)).await.unwrap();
+    until_routes(&handle, &["10.244.0.5/32", "blackhole 10.244.0.0/26"]).await;
+    state.wait_for(|state| state.repairs == 1).await.unwrap();
+    let late = VethSpec {
+        name: "mgyb",
+        peer_name: "podb",
+        up: true,
+        peer_up: true,
+        ..VethSpec::default()
+    };
+    handle.create_veth(late).await.unwrap();
+    until_routes(&handle, &["10.244.0.5/32", "10.244.0.6/32", "blackhole 10.244.0.0/26"]).await;
+
+    desired.send_replace(Some(Desired::default()));
+    until_routes(&handle, &[]).await;
+    let others = handle
+        .routes(RouteFilter {
+            protocol: Some(4),
+            ..RouteFilter::default()
+        })
+        .await
+        .unwrap();
+    assert!(
+        others.iter().any(|route| route.dst == foreign.dst),
+        "somebody else's route is gone"
+    );
+    drop(desired);
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_route_in_the_way_is_reported_and_kept() {
+    let Some(netns) = namespace("a_foreign_route_in_the_way_is_reported_and_kept") else {
+        return;
+    };
+    let handle = Handle::in_netns(&netns).unwrap();
+    handle
+        .apply(Op::AddRoute(Route::blackhole("10.244.0.0/26".parse().unwrap())))
+        .await
+        .unwrap();
+    let (desired, wish) = watch::channel(None);
+    let (sender, mut state) = watch::channel(HostState::default());
+    tokio::spawn(host::run(handle.clone(), wish, sender));
+    desired.send_replace(Some(Desired {
+        blocks: vec!["10.244.0.0/26".parse().unwrap()],
+        ..Desired::default()
+    }));
+    let told = state
+        .wait_for(|state| !state.errors.is_empty())
+        .await
+        .unwrap()
+        .errors
+        .clone();
+    assert!(
+        told[0].contains("somebody else's route to 10.244.0.0/26 is in the way"),
+        "{told:?}"
+    );
+    assert!(own_routes(&handle).await.is_empty());
+}
