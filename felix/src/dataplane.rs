@@ -1,7 +1,7 @@
 //! Makes the kernel match: reads what is there, writes the differences, and repairs what others changed.
 //!
-//! Only what carries our prefix or comment is ever read as ours or touched. [`text`] knows the words of the tools,
-//! [`snapshot`] reads theirs, [`plan`] decides what to write, [`tools`] runs them, [`events`] hears of what others do.
+//! Only what carries our prefix or comment is ever read as ours or touched. `text` knows the words of the tools,
+//! `snapshot` reads theirs, `plan` decides what to write, `tools` runs them, `events` hears of what others do.
 
 mod events;
 mod plan;

@@ -1,7 +1,7 @@
 //! The engine as the agent sees it: updates in, a kernel that enforces them out.
 //!
-//! One task owns everything ([`run`]). Callers talk to it through a [`Handle`]: a queue that holds at most one update
-//! of a key ([`queue`]) and a [`Status`] that it keeps current. A kernel that refuses is retried with growing pauses
+//! One task owns everything (`run`). Callers talk to it through a [`Handle`]: a queue that holds at most one update
+//! of a key (`queue`) and a [`Status`] that it keeps current. A kernel that refuses is retried with growing pauses
 //! for as long as it takes; what it said is in the status.
 
 mod queue;
