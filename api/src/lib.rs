@@ -7,7 +7,7 @@
 //! - [`support`]: the table of values that are accepted today; [`validate`]: what a schema cannot say.
 //! - [`control`]: the JSON that the agent's control socket answers.
 //!
-//! With the feature `kube`, `v3` also has the resource roots and [`crd`] makes the CRDs of `deploy/crds`.
+//! With the feature `kube`, `v3` also has the resource roots and `crd` makes the CRDs of `deploy/crds`.
 
 pub mod cidr;
 pub mod control;

@@ -206,10 +206,8 @@ fn drop_unused_attributes(block: &mut IPAMBlockSpec) {
             *slot = Some(0);
         }
     }
-    let mut next = 0;
-    for slot in renumbered.iter_mut().flatten() {
+    for (next, slot) in (0..).zip(renumbered.iter_mut().flatten()) {
         *slot = next;
-        next += 1;
     }
     let mut index = 0;
     block.attributes.retain(|_| {

@@ -54,8 +54,8 @@ struct World<S> {
     nodes: Vec<Node>,
     controller: Option<Running>,
     collector: Collector,
-    /// Operations that were in flight at the collector's last pass: the next waits for them.
-    in_flight: Vec<u64>,
+    /// Operations that were in flight when the collector's last pass ended: the next waits for them.
+    passed: Vec<u64>,
     operations: u64,
     /// Writes and assignments at the last check: without new ones nothing can have gone wrong.
     checked: (u64, u64),
@@ -84,7 +84,7 @@ impl<S: Store + Clone + 'static> World<S> {
             nodes,
             controller: None,
             collector: Collector::default(),
-            in_flight: Vec::new(),
+            passed: Vec::new(),
             operations: 0,
             checked: (0, 0),
             assigned: 0,
@@ -250,19 +250,14 @@ impl<S: Store + Clone + 'static> World<S> {
             let allocator = self.allocator("controller");
             let gone: Vec<String> = self.nodes.iter().filter(|n| n.gone).map(|n| n.name.clone()).collect();
             let pick = self.random.next() as usize;
-            let in_flight: Vec<u64> = self
-                .nodes
-                .iter()
-                .flat_map(|n| n.running.iter().map(|(id, _)| *id))
-                .collect();
+            let in_flight = self.in_flight();
             self.controller = match gone.get(pick % (gone.len() + 2)).cloned() {
                 Some(name) => Some(Box::pin(async move {
                     let _ = allocator.release_node(&name).await;
                     Outcome::Nothing
                 })),
-                None if self.in_flight.iter().any(|id| in_flight.contains(id)) => None,
+                None if self.passed.iter().any(|id| in_flight.contains(id)) => None,
                 None => {
-                    self.in_flight = in_flight;
                     let mut collector = std::mem::take(&mut self.collector);
                     Some(Box::pin(async move {
                         let _ = collector.pass(&allocator).await;
@@ -280,8 +275,16 @@ impl<S: Store + Clone + 'static> World<S> {
             self.controller = None;
             if let Outcome::Collected(collector) = outcome {
                 self.collector = collector;
+                self.passed = self.in_flight();
             }
         }
+    }
+
+    fn in_flight(&self) -> Vec<u64> {
+        self.nodes
+            .iter()
+            .flat_map(|node| node.running.iter().map(|(id, _)| *id))
+            .collect()
     }
 
     /// Everybody comes back on a store that works, and cleans up.
@@ -363,7 +366,7 @@ const STEPS: usize = 1500;
 fn seeds() -> std::ops::Range<u64> {
     let from = |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
     let start = from("MARGAY_IPAM_SEED", 0);
-    start..start + from("MARGAY_IPAM_SEEDS", 1000)
+    start..start + from("MARGAY_IPAM_SEEDS", 2000)
 }
 
 #[test]
