@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ruleset::{ChainName, Entry, Family, SetName, Table};
 
-/// What one batch changed in the [`Ruleset`].
+/// What one batch changed in the [`Ruleset`](super::Ruleset).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
     /// Sets that came, changed or went.
