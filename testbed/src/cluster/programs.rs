@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Cluster, NODE_ANNOTATIONS, NODE_LABELS, prefixed};
 use crate::kubelet;
-use crate::lab::process::{ProcessId, find_by_args, find_program};
+use crate::lab::process::{ProcessId, find_by_args, find_program, find_program_with_args};
 use crate::lab::{Lab, NodeState};
 
 /// Hidden subcommand: `kubelet <lab directory> <node> …`.
@@ -101,6 +101,9 @@ pub(super) fn start_controller(lab: &Lab, cluster: &Cluster, programs: &Programs
     }
     let mut command = Command::new(&programs.controller);
     command.arg("--kubeconfig").arg(&cluster.node_kubeconfig);
+    command.args(["--namespace", "kube-system", "--identity", "lab"]);
+    // A lab is not to wait a quarter of an hour for a dead node's addresses.
+    command.args(["--leak-grace", "5", "--interval", "1"]);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -146,7 +149,8 @@ fn containers(lab: &Lab, node: &NodeState) -> Vec<ProcessId> {
 }
 
 fn controllers(lab: &Lab) -> Vec<ProcessId> {
-    find_by_args(&["--kubeconfig", &lab.dir.join("node.kubeconfig").to_string_lossy()])
+    let kubeconfig = lab.dir.join("node.kubeconfig");
+    find_program_with_args("margay-controller", &["--kubeconfig", &kubeconfig.to_string_lossy()])
 }
 
 /// Where the runner of `node` keeps its pods' records.

@@ -43,6 +43,26 @@ impl ProcessId {
 
 /// Every process that was given `args`, in a row.
 pub(crate) fn find_by_args(args: &[&str]) -> Vec<ProcessId> {
+    find(|words| {
+        words
+            .windows(args.len())
+            .any(|row| row.iter().zip(args).all(|(word, arg)| *word == arg.as_bytes()))
+    })
+}
+
+/// Every process of the program called `name`, or of a script called so, that was given `args` first.
+pub(crate) fn find_program_with_args(name: &str, args: &[&str]) -> Vec<ProcessId> {
+    find(|words| {
+        let at = words
+            .iter()
+            .take(2)
+            .position(|w| w.rsplit(|b| *b == b'/').next() == Some(name.as_bytes()));
+        let given = at.and_then(|at| words.get(at + 1..at + 1 + args.len()));
+        given.is_some_and(|given| given.iter().zip(args).all(|(word, arg)| *word == arg.as_bytes()))
+    })
+}
+
+fn find(wanted: impl Fn(&[&[u8]]) -> bool) -> Vec<ProcessId> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -50,13 +70,8 @@ pub(crate) fn find_by_args(args: &[&str]) -> Vec<ProcessId> {
         .flatten()
         .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| {
-            let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
-                return false;
-            };
-            let words: Vec<&[u8]> = line.split(|b| *b == 0).skip(1).collect();
-            words
-                .windows(args.len())
-                .any(|row| row.iter().zip(args).all(|(word, arg)| *word == arg.as_bytes()))
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            wanted(&line.split(|b| *b == 0).collect::<Vec<_>>())
         })
         .filter_map(ProcessId::of)
         .collect()
