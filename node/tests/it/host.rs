@@ -16,6 +16,20 @@ fn namespace(test: &str) -> Option<Netns> {
     Some(Netns::create().expect("a network namespace"))
 }
 
+/// A pair of links, both up.
+async fn pod_link(handle: &Handle, name: &str, peer_name: &str) {
+    let spec = VethSpec {
+        name,
+        peer_name,
+        ..VethSpec::default()
+    };
+    handle.create_veth(spec).await.unwrap();
+    for name in [name, peer_name] {
+        let link = handle.link_by_name(name).await.unwrap();
+        handle.set_up(link.index, true).await.unwrap();
+    }
+}
+
 async fn own_routes(handle: &Handle) -> Vec<String> {
     let filter = RouteFilter {
         protocol: Some(ROUTE_PROTOCOL),
@@ -57,14 +71,7 @@ async fn routes_are_made_repaired_and_taken_away_and_others_are_left_alone() {
         return;
     };
     let handle = Handle::in_netns(&netns).unwrap();
-    let pod = VethSpec {
-        name: "mgya",
-        peer_name: "pod",
-        up: true,
-        peer_up: true,
-        ..VethSpec::default()
-    };
-    handle.create_veth(pod).await.unwrap();
+    pod_link(&handle, "mgya", "pod").await;
     let foreign = Route::blackhole("10.244.0.64/26".parse().unwrap());
     let stale = Route::blackhole("10.9.0.0/26".parse().unwrap()).protocol(ROUTE_PROTOCOL);
     handle.apply(Op::AddRoute(foreign.clone())).await.unwrap();
@@ -107,14 +114,7 @@ async fn routes_are_made_repaired_and_taken_away_and_others_are_left_alone() {
     handle.apply(Op::DeleteRoute(victim)).await.unwrap();
     until_routes(&handle, &["10.244.0.5/32", "blackhole 10.244.0.0/26"]).await;
     state.wait_for(|state| state.repairs == 1).await.unwrap();
-    let late = VethSpec {
-        name: "mgyb",
-        peer_name: "podb",
-        up: true,
-        peer_up: true,
-        ..VethSpec::default()
-    };
-    handle.create_veth(late).await.unwrap();
+    pod_link(&handle, "mgyb", "podb").await;
     until_routes(&handle, &["10.244.0.5/32", "10.244.0.6/32", "blackhole 10.244.0.0/26"]).await;
 
     desired.send_replace(Some(Desired::default()));
