@@ -1,4 +1,7 @@
 //! Integration tests of the testbed, in one binary.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
 mod apiserver;
 mod cluster;
+mod lab;
