@@ -41,7 +41,7 @@ pub enum ClusterChange {
     /// BGPPeers.
     BgpPeer(Change<Object<BGPPeerSpec>>),
     /// FelixConfigurations.
-    FelixConfiguration(Change<Object<FelixConfigurationSpec>>),
+    FelixConfiguration(Box<Change<Object<FelixConfigurationSpec>>>),
     /// ClusterInformations.
     ClusterInformation(Change<Object<ClusterInformationSpec>>),
 }
@@ -164,7 +164,7 @@ impl Cluster {
             }
             ClusterChange::BgpPeer(change) => altered.routing = !self.bgp_peers.apply(change).is_empty(),
             ClusterChange::FelixConfiguration(change) => {
-                altered.felix = !self.felix_configurations.apply(change).is_empty();
+                altered.felix = !self.felix_configurations.apply(*change).is_empty();
             }
             ClusterChange::ClusterInformation(change) => {
                 altered.pools = !self.cluster_informations.apply(change).is_empty();
@@ -226,7 +226,7 @@ impl Snapshot {
             ClusterChange::IpamConfiguration(Change::Reset(self.ipam_configurations)),
             ClusterChange::BgpConfiguration(Change::Reset(self.bgp_configurations)),
             ClusterChange::BgpPeer(Change::Reset(self.bgp_peers)),
-            ClusterChange::FelixConfiguration(Change::Reset(self.felix_configurations)),
+            ClusterChange::FelixConfiguration(Box::new(Change::Reset(self.felix_configurations))),
             ClusterChange::ClusterInformation(Change::Reset(self.cluster_informations)),
             ClusterChange::NetworkPolicy(Change::Reset(self.policies)),
             ClusterChange::Pod(Change::Reset(self.pods)),

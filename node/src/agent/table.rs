@@ -121,7 +121,7 @@ impl<T: Resource> Table<T> {
         };
         // A status heartbeat raises only the version; that is no change to anybody here.
         let version = std::mem::take(&mut object.metadata_mut().resource_version);
-        let old_version = std::mem::replace(&mut old.metadata_mut().resource_version, String::new());
+        let old_version = std::mem::take(&mut old.metadata_mut().resource_version);
         let same = *old == object;
         old.metadata_mut().resource_version = old_version;
         object.metadata_mut().resource_version = version;

@@ -37,12 +37,9 @@ impl Watches {
         watches.add(api, resource::IPAM_BLOCK, sink, ClusterChange::IpamBlock);
         watches.add(api, resource::BGP_CONFIGURATION, sink, ClusterChange::BgpConfiguration);
         watches.add(api, resource::BGP_PEER, sink, ClusterChange::BgpPeer);
-        watches.add(
-            api,
-            resource::FELIX_CONFIGURATION,
-            sink,
-            ClusterChange::FelixConfiguration,
-        );
+        watches.add(api, resource::FELIX_CONFIGURATION, sink, |change| {
+            ClusterChange::FelixConfiguration(Box::new(change))
+        });
         watches.add(api, resource::NETWORK_POLICY, sink, ClusterChange::NetworkPolicy);
         watches.add(api, resource::POD, sink, ClusterChange::Pod);
         watches

@@ -1,5 +1,7 @@
 //! The crate from outside.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+
 mod cli;
 mod host;
 mod manifests;
