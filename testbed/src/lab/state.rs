@@ -28,7 +28,7 @@ pub enum Phase {
 /// Contents of `state.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LabState {
-    /// [`VERSION`] of the program that wrote it.
+    /// Version of the file's format; another one's file is not read.
     pub version: u32,
     /// Name of the lab.
     pub name: String,
@@ -95,10 +95,19 @@ impl LabState {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(LabError::io(format!("reading {}", path.display()), error)),
         };
-        serde_json::from_slice(&text).map(Some).map_err(|e| LabError::Step {
-            what: format!("reading {}", path.display()),
-            detail: format!("{e}; `margay-lab destroy` removes the lab"),
-        })
+        let unusable = |why: String| {
+            let what = format!("reading {}", path.display());
+            LabError::step(what, format!("{why}; `margay-lab destroy` removes the lab"))
+        };
+        let state: LabState = serde_json::from_slice(&text).map_err(|e| unusable(e.to_string()))?;
+        if state.version == VERSION {
+            Ok(Some(state))
+        } else {
+            Err(unusable(format!(
+                "it has version {}, this program knows {VERSION}",
+                state.version
+            )))
+        }
     }
 
     /// Replaces the state in `dir` in one step.
