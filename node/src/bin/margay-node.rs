@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
@@ -154,7 +155,7 @@ fn agent(args: RunArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let address = ApiAddress {
             kubeconfig: args.kubeconfig.as_deref(),
             server: args.api_server.as_deref(),
@@ -162,5 +163,8 @@ fn agent(args: RunArgs) -> anyhow::Result<()> {
         };
         let api = Api::connect(&address).await?;
         run(options, api, margay_node::shutdown::requested()?).await
-    })
+    });
+    // What is still under way on blocking threads has nobody to answer to.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    ended
 }
