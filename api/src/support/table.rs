@@ -89,7 +89,8 @@ pub const TABLE: &[Entry] = &[
     line(FELIX, "iptablesBackend", Everything),
     line(FELIX, "iptablesMarkMask", Everything),
     line(FELIX, "defaultEndpointToHostAction", Everything),
-    line(FELIX, "chainInsertMode", Everything),
+    // Rules that stand behind others would let through what those accept.
+    line(FELIX, "chainInsertMode", Words(&["Insert"])),
     line(FELIX, "iptablesRefreshInterval", Everything),
     line(FELIX, "ipsetsRefreshInterval", Everything),
     line(FELIX, "routeRefreshInterval", Everything),
