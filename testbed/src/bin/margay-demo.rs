@@ -111,7 +111,7 @@ fn down(shell: &Shell, before: &Path) -> Result<()> {
 }
 
 fn look(shell: &Shell) -> Result<HostState> {
-    HostState::look(&[&shell.bin, Path::new("/usr/lib/frr"), Path::new("/usr/sbin/bird")])
+    HostState::look(&[&shell.bin])
 }
 
 /// Beside the labs' own state, which goes with each lab.

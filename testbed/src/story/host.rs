@@ -10,12 +10,16 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+/// Where distributions put the routers that a lab runs.
+const ROUTERS: [&str; 2] = ["/usr/lib/frr", "/usr/sbin/bird"];
+
 /// What a lab could leave behind, as sets of lines by subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostState(BTreeMap<String, BTreeSet<String>>);
 
 impl HostState {
-    /// Looks at the host. `programs` are the directories whose executables count as a lab's processes.
+    /// Looks at the host. Processes that count are those of the executables in `programs`, and routers that do not
+    /// live in the host's own PID namespace: one that the host runs for itself is none of a lab's.
     ///
     /// # Errors
     /// If the kernel's own tables cannot be read.
@@ -172,7 +176,9 @@ fn processes(programs: &[&Path]) -> (BTreeSet<String>, BTreeSet<String>) {
             continue;
         };
         let program = PathBuf::from(program.to_string_lossy().trim_end_matches(" (deleted)"));
-        if pid == own || !programs.iter().any(|dir| program.starts_with(dir)) {
+        let of_a_lab = programs.iter().any(|dir| program.starts_with(dir))
+            || (ROUTERS.iter().any(|router| program.starts_with(router)) && !shares_pid_namespace(pid));
+        if pid == own || !of_a_lab {
             continue;
         }
         found.insert(format!("{} (pid {pid})", program.display()));
@@ -181,6 +187,11 @@ fn processes(programs: &[&Path]) -> (BTreeSet<String>, BTreeSet<String>) {
         }
     }
     (found, namespaces)
+}
+
+fn shares_pid_namespace(pid: u32) -> bool {
+    let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid"));
+    matches!((of(&pid.to_string()), of("self")), (Ok(its), Ok(own)) if its == own)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A lab of a test's own, with its cluster up, gone when the test ends.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Output,
     time::Duration,
@@ -15,33 +15,47 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Whether this test can run; in CI it must.
-pub fn needs_root(test: &str) -> bool {
+pub(crate) fn needs_root(test: &str) -> bool {
     if nix::unistd::geteuid().is_root() {
         return true;
     }
-    assert!(env::var_os("CI").is_none(), "{test} needs root, and CI must not skip it");
+    assert!(
+        env::var_os("CI").is_none(),
+        "{test} needs root, and CI must not skip it"
+    );
     println!("SKIPPED {test}: needs root");
     false
 }
 
 /// `two-racks` in a state directory of its own, so that labs of other tests do not meet it.
-pub struct ClusterLab {
-    pub shell: Shell,
+pub(crate) struct ClusterLab {
+    pub(crate) shell: Shell,
     dir: TempDir,
 }
 
 impl ClusterLab {
     /// No lab yet.
-    pub fn empty(name: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix(&format!("margay-{name}-")).tempdir().unwrap();
+    pub(crate) fn empty(name: &str) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("margay-{name}-"))
+            .tempdir()
+            .unwrap();
         let bin = Path::new(env!("CARGO_BIN_EXE_margay-lab")).parent().unwrap().to_owned();
         let topology = repository().join("testbed/topologies/two-racks.clab.yml");
         let labs_dir = Some(dir.path().join("labs"));
-        Self { shell: Shell { bin, topology, kubeconfig: None, labs_dir }, dir }
+        Self {
+            shell: Shell {
+                bin,
+                topology,
+                kubeconfig: None,
+                labs_dir,
+            },
+            dir,
+        }
     }
 
     /// Deployed, with the API server, agents and pod runners, and the example's pools and BGP peers.
-    pub fn up(name: &str) -> Self {
+    pub(crate) fn up(name: &str) -> Self {
         let mut lab = Self::empty(name);
         lab.shell.lab(&["deploy"], &[]).unwrap();
         lab.shell.lab(&["cluster", "up"], &[]).unwrap();
@@ -55,7 +69,7 @@ impl ClusterLab {
     }
 
     /// Applies a manifest of `testbed/tests/it/cluster`.
-    pub fn apply(&self, manifest: &str) {
+    pub(crate) fn apply(&self, manifest: &str) {
         self.apply_file(&repository().join("testbed/tests/it/cluster").join(manifest));
     }
 
@@ -64,59 +78,92 @@ impl ClusterLab {
     }
 
     /// Runs `margay-demo`, as `make demo` does.
-    pub fn demo(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn demo(&self, arguments: &[&str]) -> Output {
         let mut command = self.shell.command(&self.shell.bin.join("margay-demo"));
         command.args(arguments).current_dir(repository()).output().unwrap()
     }
 
     /// Runs `margayctl` as a user of this lab and returns what it prints.
-    pub fn ctl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
         let mut command = self.shell.command(&self.shell.bin.join("margayctl"));
         command.args(arguments);
         stdout_of(command).unwrap()
     }
 
     /// `kill` (with -9) or `start` the agent of a node.
-    pub fn agent(&self, verb: &str, node: &str) {
+    pub(crate) fn agent(&self, verb: &str, node: &str) {
         self.shell.lab(&["agent", verb], &[node]).unwrap();
     }
 
     /// Waits until the agent of `node` says that it is ready.
-    pub fn wait_agent_ready(&self, node: &str, limit: Duration) {
+    pub(crate) fn wait_agent_ready(&self, node: &str, limit: Duration) {
         let what = format!("the agent of {node} is ready");
         wait_for(&what, limit, || {
-            self.shell.in_node(node, &["curl", "-sS", "--fail-with-body", "http://127.0.0.1:9099/readyz"])
+            self.shell.in_node(
+                node,
+                &["curl", "-sS", "--fail-with-body", "http://127.0.0.1:9099/readyz"],
+            )
         })
         .unwrap();
     }
 
     /// The first address of a pod.
-    pub fn pod_address(&self, namespace: &str, pod: &str) -> String {
-        self.shell.kubectl(&["get", "pod", "-n", namespace, pod, "-o", "jsonpath={.status.podIP}"]).unwrap()
+    pub(crate) fn pod_address(&self, namespace: &str, pod: &str) -> String {
+        self.shell
+            .kubectl(&["get", "pod", "-n", namespace, pod, "-o", "jsonpath={.status.podIP}"])
+            .unwrap()
     }
 
     /// 200 packets a second from the pod `traffic/source` to the UDP server at `address`.
-    pub fn traffic(&self, address: &str, flow: &str, duration: &str) -> anyhow::Result<Tally> {
+    pub(crate) fn traffic(&self, address: &str, flow: &str, duration: &str) -> anyhow::Result<Tally> {
         let (program, target) = (self.shell.program("margay-agnhost"), format!("{address}:9000"));
         let (flow, duration) = (format!("--flow={flow}"), format!("--duration={duration}"));
         let words = [program.as_str(), "traffic", &target, "--rate=200", &flow, &duration];
-        Ok(serde_json::from_str(&self.shell.in_pod("traffic/source", None, &words)?)?)
+        Ok(serde_json::from_str(&self.shell.in_pod(
+            "traffic/source",
+            None,
+            &words,
+        )?)?)
+    }
+}
+
+impl ClusterLab {
+    /// What a person needs to understand a failure: the last words of every program of the lab.
+    fn print_logs(&self) {
+        let logs = self
+            .shell
+            .labs_dir
+            .iter()
+            .flat_map(|labs| fs::read_dir(labs.join("two-racks/log")));
+        for log in logs.flatten().flatten() {
+            let text = fs::read_to_string(log.path()).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            eprintln!("── {}", log.path().display());
+            lines
+                .iter()
+                .skip(lines.len().saturating_sub(25))
+                .for_each(|line| eprintln!("{line}"));
+        }
     }
 }
 
 impl Drop for ClusterLab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // What a person needs to understand the failure is in the nodes' own logs.
-            let logs = self.shell.in_node("node1", &["sh", "-c", "tail -n 40 /var/log/margay-node.log"]);
-            eprintln!("the agent of node1 said last:\n{}", logs.unwrap_or_else(|error| format!("{error:#}")));
+            self.print_logs();
         }
         if let Err(error) = self.shell.lab(&["destroy"], &[]) {
-            eprintln!("the lab in {} could not be destroyed: {error:#}", self.dir.path().display());
+            eprintln!(
+                "the lab in {} could not be destroyed: {error:#}",
+                self.dir.path().display()
+            );
         }
     }
 }
 
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("testbed lies in the repository").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("testbed lies in the repository")
+        .to_owned()
 }
