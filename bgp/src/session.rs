@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A peer has at most one session but, while both sides connect at once, may have two connections; each is a
-//! [`connection::Connection`] until collision detection (RFC 4271 section 6.8) leaves one.
+//! `connection::Connection` until collision detection (RFC 4271 section 6.8) leaves one.
 
 mod connection;
 mod reason;

@@ -139,7 +139,7 @@ impl Message {
 
     /// The bytes of this message, header included.
     ///
-    /// The caller keeps an UPDATE within [`MAX_LEN`]; [`update::pack`] does so for routes.
+    /// The caller keeps an UPDATE within [`MAX_LEN`]; [`update::pack_announce`] does so for routes.
     pub fn encode(&self, options: Options) -> Bytes {
         let mut out = BytesMut::with_capacity(64);
         self.encode_into(options, &mut out);

@@ -7,7 +7,7 @@
 //!  host, addresses ───▶ └──────┘ ──pools────▶ IPAM,  ──snapshot──▶ disk
 //! ```
 //!
-//! Nothing is done before every resource type was listed once, or the API server stayed silent for [`PATIENCE`] and a
+//! Nothing is done before every resource type was listed once, or the API server stayed silent for `PATIENCE` and a
 //! snapshot of an earlier run is at hand: half a picture would tear down what the other half needs.
 
 use std::collections::BTreeMap;
