@@ -1,8 +1,10 @@
 //! Makes the kernel match: reads what is there, writes the differences, and repairs what others changed.
 //!
 //! Only what carries our prefix or comment is ever read as ours or touched. `text` knows the words of the tools,
-//! `snapshot` reads theirs, `plan` decides what to write, `tools` runs them, `events` hears of what others do.
+//! `snapshot` reads theirs, `plan` decides what to write, `tools` runs them, `events` hears of what others do. Beside them,
+//! `connections` makes the kernel forget what it remembers of an address.
 
+mod connections;
 mod events;
 mod plan;
 mod snapshot;
@@ -17,6 +19,7 @@ use tools::Tools;
 
 use crate::render::{Delta, Family, Ruleset};
 
+pub use connections::forget_connections;
 pub use tools::ToolError;
 
 /// Which of the kernel's two packet filters holds the rules.
