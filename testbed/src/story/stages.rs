@@ -96,7 +96,10 @@ impl Story {
             Self::localhost,
         )?;
         self.stage("routes", "every router learnt every node's block", Self::routes)?;
-        self.stage("open", "before any policy", |story| story.expect("1-open.txt"))?;
+        self.stage("open", "before any policy", |story| {
+            println!("   (each cell is one HTTP exchange a family; allow: the server saw the source's own address; ·: no answer in 1 s)");
+            story.expect("1-open.txt")
+        })?;
         self.stage("ecmp", "both ways between the racks carry packets", Self::both_ways)?;
         self.stage("default-deny", "kubectl apply -f 03-default-deny.yaml", |story| {
             story.apply("payments/03-default-deny.yaml")?;
@@ -436,6 +439,21 @@ fn refuse_odd(odd: &[OddCell]) -> Result<()> {
     }
     let cells = odd.iter().map(|cell| format!("\n  {cell}")).collect::<String>();
     bail!("{} cell(s) are not as expected:{cells}", odd.len())
+}
+
+/// A command as a person would type it.
+fn quoted(command: &[&str]) -> String {
+    command
+        .iter()
+        .map(|word| {
+            if word.contains(' ') {
+                format!("'{word}'")
+            } else {
+                (*word).to_owned()
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn indent(text: &str) -> String {
