@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use margay_testbed::story::{host::HostState, shell::Shell, stages::Story};
+use margay_testbed::{
+    lab::labs_dir,
+    story::{host::HostState, shell::Shell, stages::Story},
+};
 
 #[derive(Parser)]
 #[command(
@@ -111,13 +114,12 @@ fn down(shell: &Shell, before: &Path) -> Result<()> {
 }
 
 fn look(shell: &Shell) -> Result<HostState> {
-    HostState::look(&[&shell.bin])
+    HostState::look(&shell.bin, &labs_dir())
 }
 
 /// Beside the labs' own state, which goes with each lab.
 fn state_file() -> PathBuf {
-    let parent = env::var_os("MARGAY_LAB_DIR").map_or_else(|| PathBuf::from("/run/margay-lab"), PathBuf::from);
-    parent.with_extension("before.json")
+    labs_dir().with_extension("before.json")
 }
 
 fn kubeconfig_of(shell: &Shell) -> Result<PathBuf> {

@@ -10,20 +10,17 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// Where distributions put the routers that a lab runs.
-const ROUTERS: [&str; 2] = ["/usr/lib/frr", "/usr/sbin/bird"];
-
 /// What a lab could leave behind, as sets of lines by subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostState(BTreeMap<String, BTreeSet<String>>);
 
 impl HostState {
-    /// Looks at the host. Processes that count are those of the executables in `programs`, and routers that do not
-    /// live in the host's own PID namespace: one that the host runs for itself is none of a lab's.
+    /// Looks at the host. Processes that count are those under the labs in `labs_dir`, and orphans of the executables in
+    /// `programs`: labs that keep their state elsewhere are another's.
     ///
     /// # Errors
     /// If the kernel's own tables cannot be read.
-    pub fn look(programs: &[&Path]) -> Result<Self> {
+    pub fn look(programs: &Path, labs_dir: &Path) -> Result<Self> {
         let mut state = BTreeMap::new();
         state.insert("rules".to_owned(), rules());
         let links = Command::new("ip")
@@ -46,7 +43,7 @@ impl HostState {
         );
         let mounts = fs::read("/proc/self/mountinfo").context("cannot read the mount table")?;
         state.insert("mounts".to_owned(), lines(&mounts, mount_identity));
-        let (processes, namespaces) = processes(programs);
+        let (processes, namespaces) = processes(programs, labs_dir);
         state.insert("processes".to_owned(), processes);
         state.insert("namespaces".to_owned(), namespaces);
         Ok(Self(state))
@@ -163,9 +160,8 @@ fn mount_identity(line: &str) -> Option<String> {
     Some(format!("{kind} {} on {}", words.get(3)?, words.get(4)?))
 }
 
-/// Processes that a lab starts (by where their program lies) and the network namespaces that they are in.
-fn processes(programs: &[&Path]) -> (BTreeSet<String>, BTreeSet<String>) {
-    let own = std::process::id();
+/// Processes that a lab starts, and the network namespaces that they are in.
+fn processes(programs: &Path, labs_dir: &Path) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut found = BTreeSet::new();
     let mut namespaces = BTreeSet::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -176,22 +172,46 @@ fn processes(programs: &[&Path]) -> (BTreeSet<String>, BTreeSet<String>) {
             continue;
         };
         let program = PathBuf::from(program.to_string_lossy().trim_end_matches(" (deleted)"));
-        let of_a_lab = programs.iter().any(|dir| program.starts_with(dir))
-            || (ROUTERS.iter().any(|router| program.starts_with(router)) && !shares_pid_namespace(pid));
-        if pid == own || !of_a_lab {
-            continue;
-        }
-        found.insert(format!("{} (pid {pid})", program.display()));
-        if let Ok(namespace) = fs::read_link(entry.path().join("ns/net")) {
-            namespaces.insert(namespace.display().to_string());
+        let of_a_lab = match lab_of(pid) {
+            Some(lab) => lab.starts_with(labs_dir),
+            None => program.starts_with(programs) && parent_of(pid) == Some(1),
+        };
+        if of_a_lab {
+            found.insert(format!("{} (pid {pid})", program.display()));
+            namespaces
+                .extend(fs::read_link(entry.path().join("ns/net")).map(|namespace| namespace.display().to_string()));
         }
     }
     (found, namespaces)
 }
 
-fn shares_pid_namespace(pid: u32) -> bool {
-    let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid"));
-    matches!((of(&pid.to_string()), of("self")), (Ok(its), Ok(own)) if its == own)
+/// The state directory of the lab that a process or one of its ancestors serves, by the arguments of `margay-lab`.
+fn lab_of(pid: u32) -> Option<PathBuf> {
+    const SERVANTS: [&str; 5] = ["node-init", "container-init", "control-plane", "api-relay", "kubelet"];
+    let mut next = Some(pid);
+    while let Some(pid) = next {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<_> = line.split('\0').collect();
+        if let [program, servant, dir, ..] = words[..]
+            && program.ends_with("margay-lab")
+            && SERVANTS.contains(&servant)
+        {
+            return Some(dir.into());
+        }
+        next = parent_of(pid);
+    }
+    None
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))?
+        .trim()
+        .parse()
+        .ok()?;
+    (parent != 0).then_some(parent)
 }
 
 #[cfg(test)]

@@ -202,7 +202,7 @@ impl Story {
                 println!(
                     "   {} says (`{}`):\n{}",
                     router.name,
-                    router.ask.join(" "),
+                    quoted(router.ask),
                     indent(&words)
                 );
             }
