@@ -129,7 +129,10 @@ impl TableSnapshot {
             self.chains.entry(chain.to_owned()).or_default().push(hash);
             return;
         }
-        let into_ours = spec.split(' ').any(|word| word.starts_with(CHAIN_PREFIX));
+        let words = || spec.split(' ');
+        let into_ours = words()
+            .zip(words().skip(1))
+            .any(|(verb, target)| ["-j", "-g"].contains(&verb) && target.starts_with(CHAIN_PREFIX));
         match builtin(chain) {
             Some(builtin) if hash.is_some() || into_ours => {
                 let hook = HookSnapshot {
@@ -186,6 +189,7 @@ mod tests {
             "# Generated\n*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j ACCEPT\nCOMMIT\n*filter\n:INPUT ACCEPT [0:0]\n\
              :KUBE-FORWARD - [0:0]\n:mgy-FORWARD - [0:0]\n:mgy-empty - [0:0]\n-A FORWARD -j KUBE-FORWARD\n\
              -A FORWARD -m comment --comment \"mgy:0123 a note\" -j mgy-FORWARD\n-A INPUT -j mgy-INPUT\n\
+             -A OUTPUT -o mgy-uplink -m comment --comment mgy-mine -j ACCEPT\n\
              -A mgy-FORWARD -m comment --comment mgy:4567 -j DROP\n-A mgy-FORWARD -j ACCEPT\nCOMMIT\n",
         );
         let filter = &snapshot.tables[&(Family::V4, Table::Filter)];
@@ -198,7 +202,8 @@ mod tests {
             "-m comment --comment \"mgy:0123 a note\" -j mgy-FORWARD"
         );
         assert_eq!(filter.hooks[&Builtin::Input][0].hash, None);
-        assert_eq!(snapshot.foreign_rules(), 1);
+        assert_eq!(snapshot.foreign_rules(), 2);
+        assert!(!filter.hooks.contains_key(&Builtin::Output));
     }
 
     #[test]
