@@ -126,7 +126,8 @@ impl Dataplane {
             self.repair(ruleset).await?;
         } else {
             self.known = false;
-            self.write(Plan::for_delta(ruleset, delta)).await?;
+            self.write(Plan::for_delta(ruleset, delta, self.tools.families()))
+                .await?;
             self.known = true;
         }
         if first {

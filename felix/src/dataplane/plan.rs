@@ -32,7 +32,7 @@ pub(super) struct Plan {
 impl Plan {
     /// What `delta` asks for, where the kernel holds the rest of `ruleset` already. Hooks are not looked at: where those
     /// stand, only a snapshot can tell.
-    pub(super) fn for_delta(ruleset: &Ruleset, delta: &Delta) -> Self {
+    pub(super) fn for_delta(ruleset: &Ruleset, delta: &Delta, families: &[Family]) -> Self {
         let mut plan = Self::default();
         for (name, change) in &delta.sets {
             match change {
@@ -49,7 +49,7 @@ impl Plan {
             }
         }
         let mut tables: BTreeMap<(Family, Table), TableEdit> = BTreeMap::new();
-        for (family, table, name) in &delta.chains {
+        for (family, table, name) in delta.chains.iter().filter(|(family, ..)| families.contains(family)) {
             let edit = tables.entry((*family, *table)).or_default();
             match ruleset.chain(*family, *table, name) {
                 Some(chain) => edit.write(name, &chain_lines(name, chain)),

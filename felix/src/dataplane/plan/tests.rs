@@ -86,8 +86,27 @@ fn writes_a_small_example_as_committed() {
     // A change of members alone writes members alone.
     calc.update(Update::Workload(EndpointId::new("shop", "client"), None));
     let delta = renderer.apply(calc.flush());
-    let plan = Plan::for_delta(renderer.ruleset(), &delta);
+    let plan = Plan::for_delta(renderer.ruleset(), &delta, &Family::ALL);
     assert!(plan.tables.is_empty() && plan.sets_after.is_empty());
     assert_eq!(plan.sets_before.lines().count(), 1);
     assert!(plan.sets_before.starts_with("del mgy4-") && plan.sets_before.ends_with(" 10.0.0.2/32\n"));
+}
+
+/// Where IPv6 is off, its tools would refuse.
+#[test]
+fn writes_only_the_families_that_there_are() {
+    let (mut calc, mut renderer) = (Calc::new(), Renderer::new(Config::default(), []));
+    updates().into_iter().for_each(|update| calc.update(update));
+    calc.in_sync();
+    let delta = renderer.apply(calc.flush());
+    let families = |plan: Plan| {
+        plan.tables
+            .into_iter()
+            .map(|(family, _)| family)
+            .collect::<BTreeSet<_>>()
+    };
+    let both = Plan::for_delta(renderer.ruleset(), &delta, &Family::ALL);
+    assert_eq!(families(both), BTreeSet::from(Family::ALL));
+    let one = Plan::for_delta(renderer.ruleset(), &delta, &[Family::V4]);
+    assert_eq!(families(one), BTreeSet::from([Family::V4]));
 }
