@@ -185,22 +185,31 @@ fn processes(programs: &Path, labs_dir: &Path) -> (BTreeSet<String>, BTreeSet<St
     (found, namespaces)
 }
 
-/// The state directory of the lab that a process or one of its ancestors serves, by the arguments of `margay-lab`.
+/// A path in the state directory of the lab that a process or one of its ancestors serves, by its arguments.
 fn lab_of(pid: u32) -> Option<PathBuf> {
-    const SERVANTS: [&str; 5] = ["node-init", "container-init", "control-plane", "api-relay", "kubelet"];
     let mut next = Some(pid);
     while let Some(pid) = next {
         let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-        let words: Vec<_> = line.split('\0').collect();
-        if let [program, servant, dir, ..] = words[..]
-            && program.ends_with("margay-lab")
-            && SERVANTS.contains(&servant)
-        {
-            return Some(dir.into());
+        if let Some(path) = lab_in(&line.split('\0').collect::<Vec<_>>()) {
+            return Some(path.into());
         }
         next = parent_of(pid);
     }
     None
+}
+
+fn lab_in<'a>(words: &[&'a str]) -> Option<&'a str> {
+    const SERVANTS: [&str; 5] = ["node-init", "container-init", "control-plane", "api-relay", "kubelet"];
+    let program = words.first()?.rsplit('/').next()?;
+    match program {
+        "margay-lab" if words.get(1).is_some_and(|word| SERVANTS.contains(word)) => words.get(2).copied(),
+        "margay-node" | "margay-controller" => words
+            .iter()
+            .position(|word| *word == "--kubeconfig")
+            .and_then(|at| words.get(at + 1))
+            .copied(),
+        _ => None,
+    }
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
@@ -220,6 +229,20 @@ mod tests {
 
     fn state(subject: &str, lines: &[&str]) -> HostState {
         HostState([(subject.to_owned(), lines.iter().map(|l| (*l).to_owned()).collect())].into())
+    }
+
+    #[test]
+    fn a_process_tells_its_lab_by_its_arguments() {
+        assert_eq!(
+            lab_in(&["/b/margay-lab", "node-init", "/run/margay-lab/x", "n1"]),
+            Some("/run/margay-lab/x")
+        );
+        assert_eq!(
+            lab_in(&["margay-node", "--node", "n", "--kubeconfig", "/l/x/k"]),
+            Some("/l/x/k")
+        );
+        assert_eq!(lab_in(&["/b/margay-lab", "exec", "/run/other"]), None);
+        assert_eq!(lab_in(&["vim", "node-init", "/run/margay-lab/x"]), None);
     }
 
     #[test]
