@@ -1,7 +1,8 @@
 //! The JSON of the agent's control socket: `GET /v1/status`, `/v1/bgp/peers`, `/v1/bgp/routes`, `/v1/ipam/blocks`,
 //! `/v1/endpoints`.
 //!
-//! Every answer but an error is the type named with its path. Times are RFC 3339 in UTC; spans are whole seconds.
+//! Every answer but an error is the type named with its path. Times are RFC 3339 in UTC but for those of IPAM, which
+//! are as the blocks have them; spans are whole seconds.
 //! Readers ignore fields they do not know, and an agent only adds fields, so that either end may be older.
 
 use std::net::IpAddr;
@@ -43,11 +44,11 @@ pub struct NodeStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Problem {
-    /// Which part: `bgp`, `dataplane`, `ipam`, `datastore`, `config`.
+    /// Which part, as `bgp`, `dataplane`, `routes`, `ipam` or `datastore`; `config` for an object that users must fix.
     pub part: String,
     /// What happened to which object, and what to do.
     pub message: String,
-    /// Since when.
+    /// Since when that part has had any; missing for objects that cannot be read at all.
     pub since: Option<String>,
 }
 
@@ -63,8 +64,6 @@ pub struct DataplaneStatus {
     pub revision: u64,
     /// The revision that the kernel holds.
     pub in_force: u64,
-    /// When the kernel was last written.
-    pub last_applied: Option<String>,
     /// Why the last write failed; missing when it did not.
     pub last_error: Option<String>,
     /// Local endpoints.
@@ -109,9 +108,9 @@ pub struct IpamStatus {
 pub struct DatastoreStatus {
     /// Whether the API server answers.
     pub connected: bool,
-    /// Whether every kind has been listed once.
+    /// Whether it has a whole picture of the cluster: from the API server, or kept from its last run.
     pub synced: bool,
-    /// Since when it does not answer.
+    /// Since when the API server does not answer; missing while it does.
     pub lost_since: Option<String>,
     /// The last error.
     pub last_error: Option<String>,
@@ -149,7 +148,8 @@ pub struct BgpPeer {
     pub prefixes_sent: u64,
     /// Hold time agreed on, in seconds; 0 for none.
     pub hold_time_seconds: u64,
-    /// Capabilities both ends have, as `ipv4-unicast`, `four-octet-as`, `graceful-restart`.
+    /// What both ends agreed on: `ipv4-unicast`, `ipv6-unicast`, `four-octet-as`, `route-refresh`, `graceful-restart`;
+    /// empty while the session is down.
     pub capabilities: Vec<String>,
 }
 
@@ -201,7 +201,7 @@ pub struct BgpRoute {
     pub best: bool,
     /// Whether it shares the load with another path.
     pub multipath: bool,
-    /// Which step of the decision made it best, or not.
+    /// Why packets follow it, or not.
     pub why: String,
     /// ORIGIN: `igp`, `egp` or `incomplete`.
     pub origin: String,
@@ -211,8 +211,6 @@ pub struct BgpRoute {
     pub med: Option<u32>,
     /// Communities, as `64512:1`, large ones as `64512:1:2`.
     pub communities: Vec<String>,
-    /// Since when it is known.
-    pub since: Option<String>,
     /// Whether it is kept over a peer's restart only.
     pub stale: bool,
 }
@@ -259,7 +257,7 @@ pub struct IpamAllocation {
     pub pod: Option<String>,
     /// The node that took it.
     pub node: Option<String>,
-    /// Since when.
+    /// Since when, as the block says: RFC 3339, or `2026-11-23 08:02:20.000000001 +0000 UTC` as Calico's plugin writes it.
     pub since: Option<String>,
 }
 
@@ -289,8 +287,6 @@ pub struct Endpoint {
 pub struct PolicyStatus {
     /// Whether the kernel enforces the newest policy for it; until then it is denied, or the one before holds.
     pub in_force: bool,
-    /// Since when it does.
-    pub since: Option<String>,
     /// Why it does not.
     pub reason: Option<String>,
     /// Policies that select it for ingress, as `namespace/name`; none: all is allowed in.

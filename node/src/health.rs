@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -28,8 +28,26 @@ pub struct Health {
 
 #[derive(Debug, Default)]
 struct Inner {
-    parts: BTreeMap<String, Condition>,
+    parts: BTreeMap<String, Part>,
     beats: BTreeMap<&'static str, (Instant, Duration)>,
+}
+
+#[derive(Debug)]
+struct Part {
+    condition: Condition,
+    /// Since when it has not been ready, whatever the reasons were.
+    trouble_since: Option<SystemTime>,
+}
+
+/// A part that is not ready or degraded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Which part.
+    pub part: String,
+    /// Why now.
+    pub reason: String,
+    /// When it began, whatever the reason was then.
+    pub since: SystemTime,
 }
 
 /// A rendered answer.
@@ -46,15 +64,27 @@ impl Health {
     pub fn set(&self, part: impl Into<String>, condition: Condition) {
         let part = part.into();
         let mut inner = self.inner.lock();
-        if inner.parts.get(&part) == Some(&condition) {
+        let known = inner.parts.get(&part);
+        if known.is_some_and(|known| known.condition == condition) {
             return;
         }
+        let trouble_since = match &condition {
+            Condition::Ready(_) => None,
+            Condition::Degraded(_) | Condition::NotReady(_) => {
+                let before = known.and_then(|known| known.trouble_since);
+                Some(before.unwrap_or_else(SystemTime::now))
+            }
+        };
         match &condition {
             Condition::Ready(text) => tracing::debug!(%part, %text, "ready"),
             Condition::Degraded(reason) => tracing::warn!(%part, %reason, "degraded"),
             Condition::NotReady(reason) => tracing::warn!(%part, %reason, "not ready"),
         }
-        inner.parts.insert(part, condition);
+        let known = Part {
+            condition,
+            trouble_since,
+        };
+        inner.parts.insert(part, known);
     }
 
     /// Forgets a part that no longer exists.
@@ -72,7 +102,7 @@ impl Health {
         let inner = self.inner.lock();
         let mut ok = !inner.parts.is_empty();
         let mut text = String::new();
-        for (part, condition) in &inner.parts {
+        for (part, Part { condition, .. }) in &inner.parts {
             let (mark, words) = match condition {
                 Condition::Ready(words) => ('+', words),
                 Condition::Degraded(words) => ('!', words),
@@ -110,23 +140,27 @@ impl Health {
 
     /// The condition of one part.
     pub fn get(&self, part: &str) -> Option<Condition> {
-        self.inner.lock().parts.get(part).cloned()
+        self.inner.lock().parts.get(part).map(|part| part.condition.clone())
     }
 
-    /// Each part that is not ready or degraded, with the reason.
-    pub fn problem_parts(&self) -> Vec<(String, String)> {
+    /// Each part that is not ready or degraded.
+    pub fn troubles(&self) -> Vec<Trouble> {
         let inner = self.inner.lock();
-        let problem = |(part, condition): (&String, &Condition)| match condition {
+        let trouble = |(name, part): (&String, &Part)| match &part.condition {
             Condition::Ready(_) => None,
-            Condition::Degraded(words) | Condition::NotReady(words) => Some((part.clone(), words.clone())),
+            Condition::Degraded(reason) | Condition::NotReady(reason) => Some(Trouble {
+                part: name.clone(),
+                reason: reason.clone(),
+                since: part.trouble_since?,
+            }),
         };
-        inner.parts.iter().filter_map(problem).collect()
+        inner.parts.iter().filter_map(trouble).collect()
     }
 
     /// The first reason why pods cannot be attached, for CNI STATUS and ADD.
     pub fn blocker(&self) -> Option<String> {
         let inner = self.inner.lock();
-        inner.parts.iter().find_map(|(part, condition)| match condition {
+        inner.parts.iter().find_map(|(part, known)| match &known.condition {
             Condition::NotReady(words) => Some(format!("{part}: {words}")),
             Condition::Ready(_) | Condition::Degraded(_) => None,
         })
@@ -158,7 +192,24 @@ mod tests {
             report.text
         );
         assert_eq!(health.blocker().unwrap(), "watch pods: no list yet");
-        assert_eq!(health.problem_parts().len(), 2);
+        let named: Vec<_> = health.troubles().into_iter().map(|trouble| trouble.part).collect();
+        assert_eq!(named, ["bgp", "watch pods"]);
+    }
+
+    #[test]
+    fn trouble_lasts_until_all_is_well_whatever_the_reason() {
+        let health = Health::default();
+        let since = || health.troubles().first().map(|trouble| trouble.since);
+        health.set("bgp", Condition::Ready(String::new()));
+        assert_eq!(since(), None);
+        health.set("bgp", Condition::Degraded("connection refused".into()));
+        let first = since().unwrap();
+        health.set("bgp", Condition::NotReady("no router id".into()));
+        assert_eq!(since(), Some(first));
+        health.set("bgp", Condition::Ready(String::new()));
+        assert_eq!(since(), None);
+        health.set("bgp", Condition::Degraded("connection refused".into()));
+        assert_ne!(since(), Some(first));
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::config::PeerConfig;
 use crate::fib::{FibHop, FibRoute};
 use crate::prefix::Family;
 use crate::rib::{PathView, PeerCounts, RouteView};
-use crate::session::{Session, State};
+use crate::session::{Negotiated, Session, State};
+use crate::wire::Origin;
 
 /// The speaker as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +36,8 @@ pub struct PeerStatus {
     pub name: Option<String>,
     /// Its address.
     pub address: IpAddr,
+    /// Its TCP port.
+    pub port: u16,
     /// Its AS.
     pub remote_as: u32,
     /// `Idle`, `Active`, `Connect`, `OpenSent`, `OpenConfirm` or `Established`.
@@ -52,6 +55,8 @@ pub struct PeerStatus {
     pub hold_time: Option<u16>,
     /// Families agreed on, while established.
     pub families: Vec<Family>,
+    /// What else both ends have, while established: `four-octet-as`, `route-refresh`, `graceful-restart`.
+    pub capabilities: Vec<&'static str>,
     /// Prefixes received, whether accepted or not.
     pub prefixes_received: usize,
     /// Prefixes accepted.
@@ -110,6 +115,8 @@ pub struct PathStatus {
     pub next_hop: Option<IpAddr>,
     /// AS path, the nearest first.
     pub as_path: String,
+    /// ORIGIN: `igp`, `egp` or `incomplete`.
+    pub origin: &'static str,
     /// LOCAL_PREF, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_pref: Option<u32>,
@@ -152,6 +159,7 @@ pub(super) fn peer(config: &PeerConfig, session: &Session, counts: PeerCounts, n
     PeerStatus {
         name: config.name.clone(),
         address: config.address,
+        port: config.port,
         remote_as: config.remote_as,
         state: session.state().name(),
         since_seconds: now.saturating_duration_since(session.since()).as_secs(),
@@ -167,6 +175,7 @@ pub(super) fn peer(config: &PeerConfig, session: &Session, counts: PeerCounts, n
         router_id: negotiated.map(|n| n.router_id),
         hold_time: negotiated.map(|n| n.hold_time),
         families: negotiated.map_or_else(Vec::new, |n| n.families.clone()),
+        capabilities: negotiated.map_or_else(Vec::new, |n| capabilities(n, session)),
         prefixes_received: counts.received,
         prefixes_accepted: counts.accepted,
         prefixes_stale: counts.stale,
@@ -179,6 +188,18 @@ pub(super) fn peer(config: &PeerConfig, session: &Session, counts: PeerCounts, n
         times_established: counters.established,
         notes,
     }
+}
+
+fn capabilities(negotiated: &Negotiated, session: &Session) -> Vec<&'static str> {
+    let graceful = negotiated.graceful.is_some() && session.config().restart_time.is_some();
+    [
+        (negotiated.options.as4, "four-octet-as"),
+        (negotiated.route_refresh, "route-refresh"),
+        (graceful, "graceful-restart"),
+    ]
+    .into_iter()
+    .filter_map(|(agreed, name)| agreed.then_some(name))
+    .collect()
 }
 
 pub(super) fn route(view: RouteView) -> RouteStatus {
@@ -209,6 +230,11 @@ fn path(view: &PathView) -> PathStatus {
         peer: view.peer,
         next_hop: view.next_hop.map(|n| n.addr),
         as_path: view.attributes.as_path.to_string(),
+        origin: match view.attributes.origin {
+            Origin::Igp => "igp",
+            Origin::Egp => "egp",
+            Origin::Incomplete => "incomplete",
+        },
         local_pref: view.attributes.local_pref,
         med: view.attributes.med,
         communities: communities.chain(large).collect(),

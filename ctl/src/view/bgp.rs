@@ -45,10 +45,9 @@ pub(crate) fn peers(transport: &Transport, format: Format) -> anyhow::Result<Out
 
 /// Every path of every prefix.
 pub(crate) fn routes(transport: &Transport, format: Format) -> anyhow::Result<Output> {
-    let now = Timestamp::now();
     let fleet = Fleet::ask(transport, &[Question::ROUTES])?;
     Ok(fleet.output(format, false, |fleet| {
-        let mut table = Table::new(["NODE", "PREFIX", "USED", "NEXT HOP", "AS PATH", "FROM", "AGE", "WHY"]);
+        let mut table = Table::new(["NODE", "PREFIX", "USED", "NEXT HOP", "AS PATH", "FROM", "WHY"]);
         for (node, result) in fleet.nodes() {
             let report = match result {
                 Ok(report) => report,
@@ -65,7 +64,6 @@ pub(crate) fn routes(transport: &Transport, format: Format) -> anyhow::Result<Ou
                     list(route.next_hops.iter().map(next_hop)),
                     route.as_path.clone(),
                     route.source.clone(),
-                    ago(route.since.as_deref(), now),
                     route.why.clone(),
                 ]);
             }

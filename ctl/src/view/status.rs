@@ -78,9 +78,9 @@ fn rules(dataplane: &DataplaneStatus) -> String {
 
 fn api(datastore: &DatastoreStatus, now: Timestamp) -> String {
     match (datastore.connected, datastore.synced) {
-        (true, true) => "connected".to_owned(),
-        (true, false) => "listing".to_owned(),
-        (false, _) => {
+        (true, _) => "connected".to_owned(),
+        (false, false) => "connecting".to_owned(),
+        (false, true) => {
             let since = ago(datastore.lost_since.as_deref(), now);
             format!("lost {since}").trim_end().to_owned()
         }

@@ -13,7 +13,7 @@ use crate::transcript::it;
 
 /// Serves `fixtures/agents/NAME.json`, a map of paths to answers, at `socket` until the process ends.
 ///
-/// A string `@N` in an answer becomes the time N seconds ago.
+/// A string `@N` in an answer becomes the time N seconds ago, `@N as Go prints it` the same in the form of Calico's IPAM.
 pub(crate) fn serve(name: &str, socket: &Path) {
     let text = fs::read_to_string(it().join("fixtures/agents").join(format!("{name}.json"))).unwrap();
     let mut answers: Value = serde_json::from_str(&text).unwrap();
@@ -69,9 +69,18 @@ fn answer(mut stream: UnixStream, answers: &Value) {
 fn set_times(value: &mut Value) {
     match value {
         Value::String(text) => {
-            if let Some(seconds) = text.strip_prefix('@').and_then(|seconds| seconds.parse::<i64>().ok()) {
-                *text = (Timestamp::now() - seconds.seconds()).to_string();
-            }
+            let Some(time) = text.strip_prefix('@') else { return };
+            let (seconds, go) = match time.strip_suffix(" as Go prints it") {
+                Some(seconds) => (seconds, true),
+                None => (time, false),
+            };
+            let Ok(seconds) = seconds.parse::<i64>() else { return };
+            let time = Timestamp::now() - seconds.seconds();
+            *text = if go {
+                time.strftime("%Y-%m-%d %H:%M:%S%.9f +0000 UTC").to_string()
+            } else {
+                time.to_string()
+            };
         }
         Value::Array(items) => items.iter_mut().for_each(set_times),
         Value::Object(fields) => fields.values_mut().for_each(set_times),

@@ -365,7 +365,12 @@ impl Core {
     }
 
     fn facts(&self, picture: &Picture) -> Facts {
-        let mut problems = picture.faults.values().flatten().cloned().collect::<Vec<_>>();
+        let mut problems = picture
+            .faults
+            .values()
+            .flatten()
+            .map(|notice| (notice.clone(), picture.told.since(notice)))
+            .collect::<Vec<_>>();
         problems.dedup();
         facts::facts(
             &picture.cluster,

@@ -1,6 +1,7 @@
 //! What the core knows, in the control API's terms. Pure.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use margay_api::cidr;
 use margay_api::control::{self, IpamAllocation, IpamBlock, IpamStatus};
@@ -26,8 +27,8 @@ pub struct Facts {
     pub ipam: IpamStatus,
     /// Attachments with the policies that select them; `inForce` is the policy engine's to say.
     pub endpoints: Vec<control::Endpoint>,
-    /// What users must fix, one line each.
-    pub problems: Vec<String>,
+    /// What users must fix, one line each, and since when if that is known.
+    pub problems: Vec<(String, Option<SystemTime>)>,
     /// Nodes, pods, policies in the cluster.
     pub counts: (u64, u64, u64),
 }
@@ -37,16 +38,17 @@ pub fn facts(
     cluster: &Cluster,
     node: &str,
     endpoints: &EndpointStore,
-    faults: Vec<Notice>,
+    faults: Vec<(Notice, Option<SystemTime>)>,
     undecodable: Vec<String>,
 ) -> Facts {
-    let line = |fault: &Notice| {
+    let line = |(fault, since): (Notice, _)| {
         let subject = &fault.subject;
         let name = ObjectKey {
             namespace: subject.namespace.clone(),
             name: subject.name.clone(),
         };
-        format!("{} {name}: {}", subject.resource.kind, fault.message)
+        let text = format!("{} {name}: {}", subject.resource.kind, fault.message);
+        (text, since)
     };
     let shown = |block: &&Object<IPAMBlockSpec>| {
         blocks::owner(&block.spec) == Some(node)
@@ -75,7 +77,11 @@ pub fn facts(
         blocks,
         ipam,
         endpoints: endpoints.iter().map(|record| endpoint(cluster, record)).collect(),
-        problems: faults.iter().map(line).chain(undecodable).collect(),
+        problems: faults
+            .into_iter()
+            .map(line)
+            .chain(undecodable.into_iter().map(|text| (text, None)))
+            .collect(),
         counts: (
             cluster.nodes.len() as u64,
             cluster.pods.len() as u64,

@@ -144,19 +144,24 @@ impl Source for Observer {
             bgp.routes = peers.iter().map(|peer| peer.prefixes_accepted as u64).sum();
         }
         let readiness = self.health.readiness();
-        let conditions = self.health.problem_parts();
-        let mut problems: Vec<_> = conditions
+        let mut problems: Vec<_> = self
+            .health
+            .troubles()
             .into_iter()
-            .map(|(part, message)| Problem {
-                part,
-                message,
-                since: None,
+            .map(|trouble| Problem {
+                part: trouble.part,
+                message: trouble.reason,
+                since: Some(rfc3339(trouble.since, false)),
             })
             .collect();
-        problems.extend(facts.problems.iter().map(|message| Problem {
+        let lost_since = problems
+            .iter()
+            .find(|problem| problem.part == "datastore")
+            .and_then(|problem| problem.since.clone());
+        problems.extend(facts.problems.into_iter().map(|(message, since)| Problem {
             part: "config".to_owned(),
-            message: message.clone(),
-            since: None,
+            message,
+            since: since.map(|at| rfc3339(at, false)),
         }));
         let datastore = match self.health.get("datastore") {
             Some(Condition::Ready(_)) => DatastoreStatus {
@@ -166,10 +171,12 @@ impl Source for Observer {
             },
             Some(Condition::Degraded(error)) => DatastoreStatus {
                 synced: true,
+                lost_since,
                 last_error: Some(error),
                 ..DatastoreStatus::default()
             },
             Some(Condition::NotReady(error)) => DatastoreStatus {
+                lost_since,
                 last_error: Some(error),
                 ..DatastoreStatus::default()
             },
@@ -261,7 +268,6 @@ impl Observer {
             backend: status.backend.to_string(),
             revision: status.counters.updates + status.queued as u64,
             in_force: status.counters.updates,
-            last_applied: None,
             last_error: status.error,
             endpoints: status.endpoints.len() as u64,
             policies: status.policies.len() as u64,
@@ -281,10 +287,7 @@ fn bgp_condition(peers: &[PeerStatus]) -> Condition {
                 .last_error
                 .as_deref()
                 .map_or(String::new(), |error| format!(" ({error})"));
-            format!(
-                "{name} at {} is {} for {} s{why}",
-                peer.address, peer.state, peer.since_seconds
-            )
+            format!("{name} at {} is {}{why}", peer.address, peer.state)
         })
         .collect();
     let up = peers.len() - down.len();
@@ -321,7 +324,7 @@ fn shown_peer(peer: PeerStatus, local_as: u32, now: SystemTime) -> BgpPeer {
     });
     BgpPeer {
         address: peer.address.to_string(),
-        port: None,
+        port: (peer.port != 179).then_some(peer.port),
         name: peer.name.unwrap_or_default(),
         remote_as: peer.remote_as,
         local_as,
@@ -338,6 +341,7 @@ fn shown_peer(peer: PeerStatus, local_as: u32, now: SystemTime) -> BgpPeer {
             .families
             .iter()
             .map(|family| format!("{family:?}-unicast").to_lowercase())
+            .chain(peer.capabilities.iter().map(|name| (*name).to_owned()))
             .collect(),
     }
 }
@@ -376,11 +380,10 @@ fn shown_routes(route: RouteStatus, name: &impl Fn(u32) -> Option<String>) -> Ve
             best: path.used,
             multipath: path.used && used > 1,
             why,
-            origin: "igp".to_owned(),
+            origin: path.origin.to_owned(),
             local_pref: path.local_pref,
             med: path.med,
             communities: path.communities.clone(),
-            since: None,
             stale: path.stale,
         }
     };

@@ -1,7 +1,7 @@
 //! Kubernetes Events for faults that a person must fix, at a bounded rate.
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -41,17 +41,28 @@ pub struct Notice {
 /// The faults that last, so that each is told once.
 #[derive(Debug, Default)]
 pub struct Standing {
-    told: HashSet<Notice>,
+    told: HashMap<Notice, SystemTime>,
 }
 
 impl Standing {
     /// Takes the faults of now and tells those that are new.
     pub fn update(&mut self, now: impl IntoIterator<Item = Notice>, events: &EventWriter) {
-        let now: HashSet<_> = now.into_iter().collect();
-        for notice in now.difference(&self.told) {
-            events.notify(notice.clone());
+        let mut before = std::mem::take(&mut self.told);
+        for notice in now {
+            if self.told.contains_key(&notice) {
+                continue;
+            }
+            let since = before.remove(&notice).unwrap_or_else(|| {
+                events.notify(notice.clone());
+                SystemTime::now()
+            });
+            self.told.insert(notice, since);
         }
-        self.told = now;
+    }
+
+    /// When a fault was first seen, while it lasts.
+    pub fn since(&self, notice: &Notice) -> Option<SystemTime> {
+        self.told.get(notice).copied()
     }
 }
 
