@@ -1,7 +1,9 @@
 //! The agent's own parts as the CNI server sees them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use margay_felix::dataplane::forget_connections;
 use margay_felix::engine::Handle as PolicyEngine;
 use margay_felix::model::EndpointId;
 use margay_netlink::Handle as Netlink;
@@ -64,6 +66,20 @@ impl Links for HostLinks {
         match self.netlink.delete_link_by_name(name).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn forget_connections(&self, addresses: &[IpAddr]) -> Result<(), String> {
+        let addresses = addresses.to_vec();
+        let forgotten = self.netlink.run_in_netns(move || forget_connections(&addresses)).await;
+        match forgotten {
+            Ok(Ok(0)) => Ok(()),
+            Ok(Ok(count)) => {
+                tracing::info!(count, "connections of the addresses' former holders forgotten");
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         }
     }

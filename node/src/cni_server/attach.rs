@@ -226,6 +226,10 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
                 return Err(Failure::try_again(format!("pod {pod_key}: {why}"), WAY_OUT));
             }
         };
+        // While the addresses lead nowhere yet, no packet can bring a connection back.
+        if let Err(error) = self.links.forget_connections(&addresses).await {
+            tracing::warn!(pod = %pod_key, %error, "connections of the addresses' former holders may live on");
+        }
         let interface = self.interface(pod_key, key).await;
         let _interface = self.lock(format!("interface {interface}")).await;
         let mut record = EndpointRecord {

@@ -55,6 +55,8 @@ pub trait Policy: Send + Sync + 'static {
 pub trait Links: Send + Sync + 'static {
     /// Deletes a link; one that is not there is fine.
     fn delete(&self, name: &str) -> impl Future<Output = Result<(), String>> + Send;
+    /// Makes the node forget the connections of the addresses' former holders: rules let through what is remembered.
+    fn forget_connections(&self, addresses: &[IpAddr]) -> impl Future<Output = Result<(), String>> + Send;
     /// MTU for new pods, in bytes.
     fn pod_mtu(&self) -> u32;
     /// Prefix of host interfaces; waits until it is known.

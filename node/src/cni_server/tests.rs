@@ -23,6 +23,8 @@ struct World {
     api_fails: Mutex<Option<String>>,
     deleted: Mutex<Vec<String>>,
     told: Mutex<usize>,
+    /// Addresses whose connections were forgotten, with how often the policy engine had been told by then.
+    forgotten: Mutex<Vec<(Vec<IpAddr>, usize)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -77,6 +79,12 @@ impl Policy for Fake {
 impl Links for Fake {
     async fn delete(&self, name: &str) -> Result<(), String> {
         self.0.deleted.lock().push(name.to_owned());
+        Ok(())
+    }
+
+    async fn forget_connections(&self, addresses: &[IpAddr]) -> Result<(), String> {
+        let told = *self.0.told.lock();
+        self.0.forgotten.lock().push((addresses.to_vec(), told));
         Ok(())
     }
 
@@ -414,4 +422,19 @@ async fn the_socket_is_private_and_survives_nonsense() {
     let other = exchange(&path, b"{\"version\":99,\"request\":{\"type\":\"Status\"}}\n").await;
     assert!(matches!(frame::decode_answer(&other), Ok(Answer::Error(f)) if f.msg.contains("version 99")));
     server.abort();
+}
+
+#[tokio::test]
+async fn an_address_comes_without_its_former_holders_connections() {
+    let bench = bench();
+    bench.ask(Request::Add(add("c1", "q1", "u1"))).await;
+    let first = (vec![IpAddr::from([10, 244, 0, 1])], 0);
+    assert_eq!(
+        *bench.world.forgotten.lock(),
+        [first.clone()],
+        "before any rule lets it send"
+    );
+    // The same ADD again: its own connections stay.
+    bench.ask(Request::Add(add("c1", "q1", "u1"))).await;
+    assert_eq!(*bench.world.forgotten.lock(), [first]);
 }
