@@ -27,6 +27,8 @@ pub struct PolicyFeed {
     holders: HashMap<IpAddr, PodName>,
     held: BTreeMap<PodName, BTreeSet<IpAddr>>,
     reported: HashMap<IpAddr, BTreeSet<ObjectKey>>,
+    /// The same the other way round.
+    reports: HashMap<ObjectKey, BTreeSet<IpAddr>>,
     pools: BTreeMap<IpNetwork, Pool>,
     attachments: BTreeMap<EndpointId, Attachment>,
 }
@@ -96,7 +98,10 @@ impl PolicyFeed {
                 continue;
             }
             if let Some(pod) = before {
-                self.holders.remove(&address);
+                // Another block that was taken in before this one may have it by now.
+                if self.holders.get(&address) == Some(pod) {
+                    self.holders.remove(&address);
+                }
                 if let Some(held) = self.held.get_mut(pod) {
                     held.remove(&address);
                     if held.is_empty() {
@@ -125,14 +130,20 @@ impl PolicyFeed {
             .unwrap_or_default()
             .into_iter()
             .collect();
-        self.reported.retain(|address, keys| {
-            if !now.contains(address) {
+        let before = self.reports.remove(key).unwrap_or_default();
+        for address in before.difference(&now) {
+            if let Some(keys) = self.reported.get_mut(address) {
                 keys.remove(key);
+                if keys.is_empty() {
+                    self.reported.remove(address);
+                }
             }
-            !keys.is_empty()
-        });
-        for address in now {
-            self.reported.entry(address).or_default().insert(key.clone());
+        }
+        for address in &now {
+            self.reported.entry(*address).or_default().insert(key.clone());
+        }
+        if !now.is_empty() {
+            self.reports.insert(key.clone(), now);
         }
     }
 

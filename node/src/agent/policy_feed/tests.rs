@@ -202,3 +202,42 @@ fn pools_that_change_or_go_are_told() {
     assert_eq!(round(vec![(cidr, with(true))]), [Update::Pool(cidr, Some(with(true)))]);
     assert_eq!(round(vec![]), [Update::Pool(cidr, None)]);
 }
+
+/// Blocks of one round come in no particular order: what is gone must not take along what a new one has.
+#[test]
+fn a_block_that_another_one_replaces_leaves_that_ones_holders() {
+    let mut bench = Bench::default();
+    bench.pod(pod("a", "u1", &["10.244.0.0"]));
+    bench.pod(pod("b", "u2", &[]));
+    let old = block("10.244.0.0/28", "node2", &[(0, "shop", "a", "node2")]);
+    let key = ObjectKey {
+        namespace: String::new(),
+        name: old.metadata.name.clone(),
+    };
+    bench.block(old);
+    let new = block("10.244.0.0/26", "node2", &[(0, "shop", "b", "node2")]);
+    let mut altered = bench.cluster.apply(ClusterChange::IpamBlock(Change::Put(new)));
+    altered.merge(bench.cluster.apply(ClusterChange::IpamBlock(Change::Gone(key))));
+    let round = bench
+        .feed
+        .round(&bench.cluster, &altered, std::iter::empty(), std::iter::empty());
+    for update in &round.updates {
+        let Update::Workload(id, _) = update else {
+            panic!("{update:?}")
+        };
+        let expected: &[&str] = if *id.name == *"b" { &["10.244.0.0"] } else { &[] };
+        assert_eq!(addresses(update), expected, "{id}");
+    }
+    assert_eq!(round.updates.len(), 2);
+}
+
+/// What a pod's status said once does not concern it for ever.
+#[test]
+fn only_pods_that_report_an_address_are_concerned_by_its_block() {
+    let mut bench = Bench::default();
+    bench.pod(pod("a", "u1", &["10.244.0.5"]));
+    bench.pod(pod("a", "u1", &["10.244.0.6"]));
+    bench.pod(pod("b", "u2", &[]));
+    let updates = bench.block(block("10.244.0.0/26", "node2", &[(5, "shop", "b", "node2")]));
+    assert_eq!(updates.len(), 1, "{updates:?}");
+}
