@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use margay_api::slim::{LabelSelector, Metadata, NetworkPolicy, NetworkPolicySpec, PolicyType};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::cluster::ClusterChange;
-use crate::kube::watch::{Change, Scope, WatchState};
+use crate::kube::watch::{Change, Salvage, Scope, WatchState};
 use crate::kube::{Api, ResourceType, resource};
 
 /// The state of every watch.
@@ -40,7 +43,13 @@ impl Watches {
         watches.add(api, resource::FELIX_CONFIGURATION, sink, |change| {
             ClusterChange::FelixConfiguration(Box::new(change))
         });
-        watches.add(api, resource::NETWORK_POLICY, sink, ClusterChange::NetworkPolicy);
+        watches.add_salvaging(
+            api,
+            resource::NETWORK_POLICY,
+            sink,
+            ClusterChange::NetworkPolicy,
+            closed_policy,
+        );
         watches.add(api, resource::POD, sink, ClusterChange::Pod);
         watches
     }
@@ -87,11 +96,67 @@ impl Watches {
     ) where
         T: DeserializeOwned + Clone + Send + Sync + 'static,
     {
+        self.add_salvaging(api, resource, sink, wrap, |_| None);
+    }
+
+    fn add_salvaging<T>(
+        &mut self,
+        api: &Api,
+        resource: ResourceType,
+        sink: &mpsc::Sender<ClusterChange>,
+        wrap: impl Fn(Change<T>) -> ClusterChange + Send + Sync + 'static,
+        salvage: Salvage<T>,
+    ) where
+        T: DeserializeOwned + Clone + Send + Sync + 'static,
+    {
         let (state, receiver) = watch::channel(WatchState::default());
         let (api, sink) = (api.clone(), sink.clone());
         tokio::spawn(async move {
-            crate::kube::watch::watch::<T, _>(api, resource, Scope::default(), sink, wrap, state).await;
+            crate::kube::watch::watch::<T, _>(api, resource, Scope::default(), sink, (wrap, salvage), state).await;
         });
         self.states.push((resource, receiver));
+    }
+}
+
+/// In place of a policy that is not understood: one that allows nothing to what it selects, as far as that can be told.
+/// Without any policy in its place, everything would be allowed.
+fn closed_policy(value: &Value) -> Option<NetworkPolicy> {
+    let field = |name: &str| value.pointer(&format!("/spec/{name}"));
+    let types = field("policyTypes").and_then(|types| Vec::deserialize(types).ok());
+    Some(NetworkPolicy {
+        metadata: Metadata::deserialize(value.get("metadata")?).ok()?,
+        spec: NetworkPolicySpec {
+            pod_selector: field("podSelector")
+                .and_then(|selector| LabelSelector::deserialize(selector).ok())
+                .unwrap_or_default(),
+            policy_types: types.unwrap_or_else(|| vec![PolicyType::Ingress, PolicyType::Egress]),
+            ..NetworkPolicySpec::default()
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_policy_that_is_not_understood_allows_nothing() {
+        let value = |spec: Value| json!({"metadata": {"namespace": "shop", "name": "p", "uid": "u"}, "spec": spec});
+        let odd = value(
+            json!({"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"],
+            "ingress": [{"ports": [{"protocol": "QUIC", "port": 443}]}]}),
+        );
+        assert!(NetworkPolicy::deserialize(&odd).is_err());
+        let closed = closed_policy(&odd).unwrap();
+        assert_eq!(closed.metadata.full_name(), "shop/p");
+        assert_eq!(closed.spec.pod_selector.match_labels["app"], "db");
+        assert_eq!(closed.spec.policy_types, [PolicyType::Ingress]);
+        assert!(closed.spec.ingress.is_empty());
+        let odder = value(json!({"podSelector": 5, "policyTypes": ["Sideways"], "ingress": [{}]}));
+        let closed = closed_policy(&odder).unwrap();
+        assert_eq!(closed.spec.pod_selector, LabelSelector::default());
+        assert_eq!(closed.spec.policy_types, [PolicyType::Ingress, PolicyType::Egress]);
     }
 }

@@ -1,7 +1,8 @@
 //! List and watch one resource type for ever, into whatever slim type the caller wants.
 //!
 //! An object is decoded once, into a transient JSON value and from there into `T`; only `T` survives. An object that does
-//! not decode is treated as absent and reported, so that one odd object cannot blind us to all others.
+//! not decode is reported and treated as absent, or as what the caller makes of it where absence would open something, so
+//! that one odd object cannot blind us to all others.
 
 use std::time::Duration;
 
@@ -68,13 +69,16 @@ pub struct Scope {
     pub labels: Option<String>,
 }
 
+/// What to go by in place of an object that does not decode; nothing where it shall count as absent.
+pub type Salvage<T> = fn(&serde_json::Value) -> Option<T>;
+
 /// Lists and watches until the receiver of `sink` is gone. Every change goes through `sink`, in order.
 pub async fn watch<T, S>(
     api: Api,
     resource: ResourceType,
     scope: Scope,
     sink: tokio::sync::mpsc::Sender<S>,
-    wrap: impl Fn(Change<T>) -> S,
+    (wrap, salvage): (impl Fn(Change<T>) -> S, Salvage<T>),
     state: latest::Sender<WatchState>,
 ) where
     T: DeserializeOwned + Clone,
@@ -84,8 +88,8 @@ pub async fn watch<T, S>(
     let mut from: Option<String> = None;
     loop {
         let result = match from.take() {
-            None => list(&api, &resource, &scope).await.map(Turn::Listed),
-            Some(version) => follow(&api, &resource, &scope, version, &sink, &wrap, &state).await,
+            None => list(&api, &resource, &scope, salvage).await.map(Turn::Listed),
+            Some(version) => follow(&api, &resource, &scope, version, &sink, (&wrap, salvage), &state).await,
         };
         match result {
             Ok(Turn::Listed(listed)) => {
@@ -146,7 +150,12 @@ struct Listed<T> {
 /// The error of a turn and, where the watch may go on from there, the version to resume from.
 type TurnError = (ApiError, Option<String>);
 
-async fn list<T: DeserializeOwned>(api: &Api, resource: &ResourceType, scope: &Scope) -> Result<Listed<T>, TurnError> {
+async fn list<T: DeserializeOwned>(
+    api: &Api,
+    resource: &ResourceType,
+    scope: &Scope,
+    salvage: Salvage<T>,
+) -> Result<Listed<T>, TurnError> {
     let mut params = ListParams {
         field_selector: scope.fields.clone(),
         label_selector: scope.labels.clone(),
@@ -159,9 +168,10 @@ async fn list<T: DeserializeOwned>(api: &Api, resource: &ResourceType, scope: &S
         for item in page.items {
             match item.object {
                 Ok(object) => items.push(object),
-                Err(why) => {
+                Err(Odd { why, value }) => {
                     tracing::warn!(resource = %resource.full_name(), object = %item.meta.key(), error = %why, "object not understood");
                     bad.push((item.meta.key(), why));
+                    items.extend(salvage(&value));
                 }
             }
         }
@@ -184,7 +194,7 @@ async fn follow<T, S>(
     scope: &Scope,
     mut version: String,
     sink: &tokio::sync::mpsc::Sender<S>,
-    wrap: &impl Fn(Change<T>) -> S,
+    (wrap, salvage): (&impl Fn(Change<T>) -> S, Salvage<T>),
     state: &latest::Sender<WatchState>,
 ) -> Result<Turn<T>, TurnError>
 where
@@ -222,12 +232,13 @@ where
             }
             WatchEvent::Error(status) => return Err(resume(ApiError::from_status(&status), &version)),
             WatchEvent::Added(item) | WatchEvent::Modified(item) => {
-                note_decoding(state, resource, item.meta.key(), item.object.as_ref().err());
+                let odd = item.object.as_ref().err();
+                note_decoding(state, resource, item.meta.key(), odd.map(|odd| &odd.why));
                 let key = item.meta.key();
                 version = item.meta.resource_version;
                 match item.object {
                     Ok(object) => Change::Put(object),
-                    Err(_) => Change::Gone(key),
+                    Err(odd) => salvage(&odd.value).map_or(Change::Gone(key), Change::Put),
                 }
             }
             WatchEvent::Deleted(item) => {
@@ -329,7 +340,14 @@ impl Meta {
 #[derive(Debug, Clone)]
 struct Lenient<T> {
     meta: Meta,
-    object: Result<T, String>,
+    object: Result<T, Odd>,
+}
+
+/// What does not decode.
+#[derive(Debug, Clone, PartialEq)]
+struct Odd {
+    why: String,
+    value: serde_json::Value,
 }
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
@@ -339,7 +357,10 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
             .get("metadata")
             .and_then(|meta| Meta::deserialize(meta).ok())
             .unwrap_or_default();
-        let object = serde_json::from_value(value).map_err(|e| e.to_string());
+        let object = T::deserialize(&value).map_err(|error| Odd {
+            why: error.to_string(),
+            value,
+        });
         Ok(Self { meta, object })
     }
 }
@@ -376,7 +397,7 @@ mod tests {
         );
         assert_eq!(page.items[1].meta.key().to_string(), "n/b");
         assert!(
-            page.items[1].object.as_ref().unwrap_err().contains("u8"),
+            page.items[1].object.as_ref().unwrap_err().why.contains("u8"),
             "{:?}",
             page.items[1].object
         );
