@@ -238,9 +238,16 @@ mod tests {
         let result = add(&dirs, &config, &attachment()).await.unwrap();
         assert_eq!(result, json!({"ips": []}));
         let seen = std::fs::read_to_string(dirs.bin.join("in")).unwrap();
+        let seen: Vec<serde_json::Value> = serde_json::Deserializer::from_str(&seen)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .unwrap();
         assert_eq!(
             seen,
-            r#"{"a":1,"cniVersion":"1.1.0","name":"net","type":"fake"}{"b":2,"cniVersion":"1.1.0","name":"net","prevResult":{"ips":[]},"type":"fake"}"#
+            [
+                json!({"a": 1, "cniVersion": "1.1.0", "name": "net", "type": "fake"}),
+                json!({"b": 2, "cniVersion": "1.1.0", "name": "net", "prevResult": {"ips": []}, "type": "fake"}),
+            ]
         );
         let env = std::fs::read_to_string(dirs.bin.join("env")).unwrap();
         let want =
