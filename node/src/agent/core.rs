@@ -20,6 +20,7 @@ use ipnetwork::IpNetwork;
 use margay_felix::engine::{Engine, Handle as PolicyEngine};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::addresses::IpamBoard;
@@ -42,6 +43,9 @@ use crate::pods::PodBoard;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Least time between two snapshots.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(15);
+/// The same where policies, namespaces or pods of this node differ: with an older snapshot an agent that starts without the
+/// API server would undo what was in force.
+const URGENT_SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
 /// Changes taken in before they are acted on.
 const BATCH: usize = 4096;
 
@@ -105,9 +109,31 @@ struct Picture {
     /// Those of them that were said.
     told: Standing,
     /// Whether the snapshot on disk is older than the picture, and when it was last written.
-    unsaved: bool,
+    unsaved: Unsaved,
     saved_at: Option<Instant>,
+    saving: Option<JoinHandle<()>>,
     started: Instant,
+}
+
+/// How much the snapshot on disk lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Unsaved {
+    Nothing,
+    Something,
+    /// Something that decides on this node's packets.
+    Urgent,
+}
+
+impl Unsaved {
+    /// Whether a snapshot is due that long after the last one, if there was one.
+    fn is_due(self, since: Option<Duration>) -> bool {
+        let pause = match self {
+            Self::Nothing => return false,
+            Self::Something => SNAPSHOT_PAUSE,
+            Self::Urgent => URGENT_SNAPSHOT_PAUSE,
+        };
+        since.is_none_or(|since| since >= pause)
+    }
 }
 
 /// Runs until the channel of changes closes or `stop` is set; leaves the kernel as it is.
@@ -125,8 +151,9 @@ pub async fn run(
         altered: Altered::default(),
         faults: BTreeMap::new(),
         told: Standing::default(),
-        unsaved: false,
+        unsaved: Unsaved::Nothing,
         saved_at: None,
+        saving: None,
         started: Instant::now(),
     };
     let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -177,15 +204,19 @@ pub async fn run(
             engine_changes = core.engine.borrow().as_ref().map(PolicyEngine::watch);
         }
     }
-    core.leave(&picture).await;
+    core.leave(&mut picture).await;
 }
 
 impl Picture {
     fn take(&mut self, change: ClusterChange) {
         let kind = change.kind();
-        self.altered.merge(self.cluster.apply(change));
+        let altered = self.cluster.apply(change);
+        let decides = !altered.policies.is_empty() || !altered.namespaces.is_empty();
+        self.unsaved = self
+            .unsaved
+            .max(if decides { Unsaved::Urgent } else { Unsaved::Something });
+        self.altered.merge(altered);
         self.listed[kind] = true;
-        self.unsaved = true;
     }
 }
 
@@ -195,6 +226,9 @@ impl Core {
         let Picture { cluster, altered, .. } = picture;
         for key in &altered.pods {
             let here = cluster.pods.get(key).filter(|pod| pod.spec.node_name == self.node);
+            if here.is_some() {
+                picture.unsaved = Unsaved::Urgent;
+            }
             self.pods.set(key, here.cloned());
         }
         if !picture.complete {
@@ -395,12 +429,13 @@ impl Core {
         if self.routing.wants_retry() || self.engine.borrow().is_none() {
             picture.altered.routing = true;
         }
-        let due = picture.saved_at.is_none_or(|at| at.elapsed() >= SNAPSHOT_PAUSE);
-        if picture.complete && picture.unsaved && due && failing.is_empty() {
-            picture.unsaved = false;
+        let due = picture.unsaved.is_due(picture.saved_at.map(|at| at.elapsed()));
+        let writing = picture.saving.as_ref().is_some_and(|saving| !saving.is_finished());
+        if picture.complete && due && !writing {
+            picture.unsaved = Unsaved::Nothing;
             picture.saved_at = Some(Instant::now());
             let (path, snapshot) = (self.snapshot.clone(), picture.cluster.snapshot());
-            tokio::task::spawn_blocking(move || save_snapshot(&path, &snapshot));
+            picture.saving = Some(tokio::task::spawn_blocking(move || save_snapshot(&path, &snapshot)));
         }
     }
 
@@ -422,8 +457,12 @@ impl Core {
         }
     }
 
-    async fn leave(&mut self, picture: &Picture) {
-        if picture.complete && picture.unsaved && self.watches.failing().is_empty() {
+    async fn leave(&mut self, picture: &mut Picture) {
+        if let Some(saving) = picture.saving.take() {
+            // It says itself what fails.
+            let _ = saving.await;
+        }
+        if picture.complete && picture.unsaved > Unsaved::Nothing {
             save_snapshot(&self.snapshot, &picture.cluster.snapshot());
         }
         self.routing.leave().await;
@@ -447,5 +486,19 @@ async fn engine_changed(changes: &mut Option<watch::Receiver<u64>>) {
             }
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_decides_on_packets_is_saved_soon() {
+        let due = |unsaved: Unsaved, seconds| unsaved.is_due(Some(Duration::from_secs(seconds)));
+        assert!(due(Unsaved::Urgent, 1) && due(Unsaved::Something, 15));
+        assert!(!due(Unsaved::Something, 14) && !due(Unsaved::Nothing, 99));
+        assert!(Unsaved::Something.is_due(None) && !Unsaved::Nothing.is_due(None));
+        assert_eq!(Unsaved::Something.max(Unsaved::Urgent), Unsaved::Urgent);
     }
 }
