@@ -82,17 +82,11 @@ fn del(call: &Call, config: &Config) -> Result<(), Failure> {
         netns: Some(call.netns.clone()).filter(|path| !path.is_empty()),
         pod: call.args.pod.clone(),
     };
-    let queue = Queue::new(&config.state_dir);
     match client::ask(&config.socket, &Request::Del(del.clone())) {
         Ok(Answer::Error(failure)) if failure.code != code::UNKNOWN_CONTAINER => Err(client::from_agent(failure)),
-        Ok(_) => match queue.find(&del.attachment) {
-            // An older one of the same attachment is settled by this one. One that cannot be read is the agent's to report.
-            Ok(Some(entry)) => queue
-                .done(&entry)
-                .map_err(|e| Failure::new(code::IO, e.to_string(), "")),
-            Ok(None) | Err(_) => Ok(()),
-        },
-        Err(unreachable) => queue.push(&del).map_err(|error| {
+        // What is in the queue stays, also of this attachment: the agent answers the same when it has only written it down.
+        Ok(_) => Ok(()),
+        Err(unreachable) => Queue::new(&config.state_dir).push(&del).map_err(|error| {
             let details = format!("The DEL could not be kept for later either: {error}");
             Failure::try_again(unreachable.msg, details)
         }),

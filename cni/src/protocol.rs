@@ -15,8 +15,9 @@
 //!
 //! **Duties of the agent**
 //! - `Add`: wait for the pod, allocate, persist, program the policy for the interface name, answer [`Answer::Attached`].
-//!   The same attachment again gets the same answer. The name may still be that of an older attachment of the pod: then
-//!   the older one has lost it. Answer before [`Request::patience`] is over, if only with an error.
+//!   A DEL of the same attachment that still waits comes first. The same attachment again gets the same answer. The name
+//!   may still be that of an older attachment of the pod: then the older one has lost it. Answer before
+//!   [`Request::patience`] is over, if only with an error.
 //! - After the answer the plugin makes the link and sets up the host side as [`crate::host`] says; the agent takes it over
 //!   as it finds it, repairs it, and need not do anything for ADD to be complete.
 //! - `Del`: forget the attachment, which may be unknown; delete its host interface if that still exists and no newer

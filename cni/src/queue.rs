@@ -92,7 +92,7 @@ impl Queue {
         Ok((entries.into_iter().map(|(_, entry)| entry).collect(), unusable))
     }
 
-    /// Whether a DEL of this attachment waits.
+    /// Whether a DEL of this attachment waits: an ADD of it must carry that out first.
     pub fn find(&self, attachment: &Attachment) -> Result<Option<Entry>, QueueError> {
         let path = self.path(attachment);
         match read(&path) {

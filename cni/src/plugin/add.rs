@@ -4,7 +4,6 @@ use margay_netlink::{Mac, Netns, check_name};
 
 use super::{attachment, client, plumb};
 use crate::protocol::{Add, Attached, Attachment, Del, Failure, Pod, Request, code};
-use crate::queue::Queue;
 use crate::spec::{Call, Config, Success};
 
 pub(super) fn add(call: &Call, config: &Config) -> Result<Success, Failure> {
@@ -17,7 +16,6 @@ pub(super) fn add(call: &Call, config: &Config) -> Result<Success, Failure> {
     })?;
     let netns = plumb::open(&call.netns)?;
     let attachment = attachment(call, config);
-    settle_queued(&attachment, config)?;
 
     let mac = call.args.mac.or(config.mac);
     let ips = if call.args.ips.is_empty() {
@@ -42,19 +40,6 @@ pub(super) fn add(call: &Call, config: &Config) -> Result<Success, Failure> {
             netns: call.netns.clone(),
         }),
         Err(failure) => Err(roll_back(failure, attachment, pod, call, config)),
-    }
-}
-
-/// A DEL of this very attachment that still waits would undo what follows.
-fn settle_queued(attachment: &Attachment, config: &Config) -> Result<(), Failure> {
-    let queue = Queue::new(&config.state_dir);
-    let io = |error: crate::queue::QueueError| Failure::new(code::IO, error.to_string(), "");
-    let Some(entry) = queue.find(attachment).map_err(io)? else {
-        return Ok(());
-    };
-    match client::ask(&config.socket, &Request::Del(entry.del.clone()))? {
-        crate::protocol::Answer::Error(failure) => Err(client::from_agent(failure)),
-        _ => queue.done(&entry).map_err(io),
     }
 }
 

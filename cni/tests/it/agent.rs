@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use margay_cni::host::{GATEWAY_V4, GATEWAY_V6, HOST_MAC};
 use margay_cni::protocol::{Answer, Attached, Request, frame};
+use margay_cni::queue::Queue;
 
 pub(crate) const ROUTE_PROTOCOL: u8 = 177;
 
@@ -21,6 +22,8 @@ struct State {
     attached: Attached,
     /// Instead of the usual answer to anything but a DEL.
     instead: Option<Answer>,
+    /// Where DELs go that cannot be finished now.
+    dels: Option<Queue>,
     asked: Vec<Request>,
     stop: bool,
 }
@@ -33,6 +36,7 @@ impl Agent {
         let state = Arc::new(Mutex::new(State {
             attached: attached(&["10.244.0.5/32", "fd00:10:244::5/128"]),
             instead: None,
+            dels: None,
             asked: Vec::new(),
             stop: false,
         }));
@@ -67,6 +71,11 @@ impl Agent {
 
     pub(crate) fn will_answer(&self, answer: Option<Answer>) {
         self.state.lock().expect("whole").instead = answer;
+    }
+
+    /// From now on DELs are written down to be finished later, as when the API server is away.
+    pub(crate) fn will_queue_dels(&self, queue: Queue) {
+        self.state.lock().expect("whole").dels = Some(queue);
     }
 
     /// What was asked since the last call.
@@ -122,6 +131,9 @@ fn serve(stream: &mut UnixStream, state: &Mutex<State>) {
         (Request::Add(_) | Request::Check(_), None) => Answer::Attached(state.attached.clone()),
         (Request::Status, None) => Answer::Done,
     };
+    if let (Request::Del(del), Some(queue)) = (&request, &state.dels) {
+        queue.push(del).expect("is written");
+    }
     state.asked.push(request);
     stream
         .write_all(&frame::encode_answer(version, &answer))
