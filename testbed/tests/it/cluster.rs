@@ -1,6 +1,7 @@
 //! The whole story on real routers, agents and pods, with the faults that an operator meets.
 
 mod bad_input;
+mod interrupted;
 mod lab;
 
 use std::{
@@ -107,7 +108,7 @@ fn a_killed_agent_moves_no_packet() {
     // The control: the same counting notices a path that loses one packet in ten.
     let rule =
         |verb: &str| format!("iptables {verb} FORWARD -p udp -m statistic --mode nth --every 10 --packet 0 -j DROP");
-    lab.shell.in_node("node3", &["sh", "-c", &rule("-I")]).unwrap();
+    lab.shell.in_node("node3", &["sh", "-c", &rule("-A")]).unwrap();
     let control = lab.traffic(&far, "established", "2s").unwrap();
     lab.shell.in_node("node3", &["sh", "-c", &rule("-D")]).unwrap();
     println!(
