@@ -106,8 +106,9 @@ fn a_killed_agent_moves_no_packet() {
     assert_eq!(tallies[4].answered, 0, "a denied flow got through: {:?}", tallies[4]);
 
     // The control: the same counting notices a path that loses one packet in ten.
-    let rule =
-        |verb: &str| format!("iptables {verb} FORWARD -p udp -m statistic --mode nth --every 10 --packet 0 -j DROP");
+    let rule = |verb: &str| {
+        format!("iptables -t raw {verb} PREROUTING -p udp -m statistic --mode nth --every 10 --packet 0 -j DROP")
+    };
     lab.shell.in_node("node3", &["sh", "-c", &rule("-A")]).unwrap();
     let control = lab.traffic(&far, "established", "2s").unwrap();
     lab.shell.in_node("node3", &["sh", "-c", &rule("-D")]).unwrap();
