@@ -3,7 +3,7 @@
 //! Format: one header line `margay <kind> <version> <sha256 of the body>`, then JSON. A file that is cut, altered, of a
 //! version we do not know or of another kind is an error that says so; it is never half believed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -22,6 +22,12 @@ pub enum PersistError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Another process works with the folder.
+    #[error("{}: held by another margay-node; stop that one first, or give this one a --state-dir of its own", path.display())]
+    InUse {
+        /// The lock in the folder.
+        path: PathBuf,
     },
     /// The file is cut or altered.
     #[error("{}: damaged ({reason}); it is ignored, remove it to silence this", path.display())]
@@ -136,6 +142,30 @@ pub fn private_dir(path: &Path) -> Result<(), PersistError> {
         .create(path)
         .map_err(wrap)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(wrap)
+}
+
+/// Claims a folder for this process, until the file that is returned is dropped or the process ends, however it ends.
+///
+/// # Errors
+/// When another process has it, or the lock cannot be made.
+pub fn claim_dir(path: &Path) -> Result<File, PersistError> {
+    let path = path.join("lock");
+    let wrap = |source| PersistError::Io {
+        path: path.clone(),
+        source,
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(wrap)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(PersistError::InUse { path }),
+        Err(TryLockError::Error(source)) => Err(wrap(source)),
+    }
 }
 
 /// Puts `bytes` in place of whatever `path` was, in one step, durable on return.
@@ -256,6 +286,16 @@ mod tests {
         .unwrap_err()
         .to_string();
         assert!(error.contains("it holds blocks, not bgp"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_has_one_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = claim_dir(dir.path()).unwrap();
+        let error = claim_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("held by another margay-node"), "{error}");
+        drop(first);
+        claim_dir(dir.path()).unwrap();
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Options {
 pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let started = (Instant::now(), SystemTime::now());
     persist::private_dir(&options.state_dir)?;
+    // Two agents would take each other's sockets and remove each other's routes.
+    let _claim = claim(&options.state_dir).await?;
     std::fs::create_dir_all(&options.run_dir)
         .with_context(|| format!("cannot create run directory {}", options.run_dir.display()))?;
     let health = Health::default();
@@ -188,6 +190,19 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
     }
     tracing::info!("stopped; routes and rules stay in the kernel");
     Ok(())
+}
+
+/// Claims the state directory; a predecessor that is ending gets a moment to do so.
+async fn claim(state_dir: &std::path::Path) -> Result<std::fs::File, persist::PersistError> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match persist::claim_dir(state_dir) {
+            Err(persist::PersistError::InUse { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            claimed => return claimed,
+        }
+    }
 }
 
 /// DELs from disk first: what was deleted while the agent was away must not be served as if it lived.
