@@ -20,17 +20,18 @@ mod scheduler;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::process::{ProcessId, kill_and_wait, wait_until};
-use crate::lab::{Lab, NodeState, labs_dir};
+use crate::lab::state::Lock;
+use crate::lab::{Lab, LabState, NodeState, labs_dir};
 
 pub use control_plane::{SUBCOMMAND as CONTROL_PLANE, run as run_control_plane};
 pub use programs::{KUBELET, kubelet};
@@ -93,6 +94,7 @@ pub fn given_kubeconfig() -> Option<PathBuf> {
 /// # Errors
 /// What is missing or did not come up, and where its log is.
 pub fn up(lab: &Lab, options: &UpOptions) -> Result<Cluster> {
+    let _lock = lock(lab)?;
     let nodes = nodes(lab);
     if nodes.is_empty() {
         bail!(
@@ -131,6 +133,7 @@ pub fn up(lab: &Lab, options: &UpOptions) -> Result<Cluster> {
 /// # Errors
 /// When processes do not die.
 pub fn down(lab: &Lab) -> Result<()> {
+    let _lock = lock(lab)?;
     let mut processes = host_processes(&lab.dir);
     processes.extend(programs::running(lab));
     kill_and_wait(&processes).map_err(anyhow::Error::msg)?;
@@ -150,6 +153,17 @@ pub fn down(lab: &Lab) -> Result<()> {
     }
     let _ = fs::remove_dir_all(lab.dir.join("api"));
     Ok(())
+}
+
+/// A destroy waits for what changes the lab's cluster, and what comes after a destroy finds no lab.
+fn lock(lab: &Lab) -> Result<Lock> {
+    let (labs, name) = (labs_dir(), &lab.state.name);
+    let lock = Lock::take(&labs, name)?;
+    if LabState::read(&lab.dir)?.is_none() {
+        lock.remove(&labs, name);
+        bail!("lab {name} was destroyed meanwhile");
+    }
+    Ok(lock)
 }
 
 /// Kills the agent of `node` with SIGKILL; `false` when none ran.
@@ -264,7 +278,10 @@ fn kubectl(kubeconfig: &Path, args: &[&str]) -> Result<()> {
         .env("KUBECONFIG", kubeconfig)
         .stdin(Stdio::null())
         .output()
-        .context("running kubectl")?;
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => anyhow!("kubectl is not installed: `scripts/needs demo` installs it"),
+            _ => anyhow!("running kubectl: {error}"),
+        })?;
     if !out.status.success() {
         bail!(
             "`kubectl {}` failed: {}",
