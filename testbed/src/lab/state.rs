@@ -1,6 +1,7 @@
 //! What a lab leaves on disk about itself: one directory per lab, `state.json` in it, written before each step.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -67,9 +68,16 @@ pub struct NodeState {
     pub env: BTreeMap<String, String>,
 }
 
-/// Directory under which labs keep their state: `$MARGAY_LAB_DIR`, else /run/margay-lab.
+/// Directory under which labs keep their state, absolute: `$MARGAY_LAB_DIR`, else /run/margay-lab.
 pub fn labs_dir() -> PathBuf {
-    std::env::var_os("MARGAY_LAB_DIR").map_or_else(|| PathBuf::from("/run/margay-lab"), PathBuf::from)
+    labs_dir_of(std::env::var_os("MARGAY_LAB_DIR"))
+}
+
+/// The lab's own processes start in other directories, so that a relative path would mean another place to each.
+fn labs_dir_of(given: Option<OsString>) -> PathBuf {
+    let given = given.filter(|dir| !dir.is_empty());
+    let dir = given.map_or_else(|| PathBuf::from("/run/margay-lab"), PathBuf::from);
+    std::path::absolute(&dir).unwrap_or(dir)
 }
 
 /// Names of the labs that have a directory.
@@ -157,5 +165,20 @@ impl Lock {
     pub(crate) fn remove(self, labs: &Path, name: &str) {
         let _ = fs::remove_file(labs.join(format!(".{name}.lock")));
         let _ = fs::remove_dir(labs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_labs_directory_means_the_same_from_everywhere() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(labs_dir_of(Some("some labs".into())), here.join("some labs"));
+        assert_eq!(labs_dir_of(Some("/my labs".into())), Path::new("/my labs"));
+        for unset in [None, Some(OsString::new())] {
+            assert_eq!(labs_dir_of(unset), Path::new("/run/margay-lab"));
+        }
     }
 }
