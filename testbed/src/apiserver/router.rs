@@ -172,7 +172,7 @@ impl Call<'_> {
         let path = format!("{}/{subresource}", self.resource.plural);
         let instead = match subresource {
             "exec" | "attach" => "run it with: margay-lab exec --pod NAMESPACE/NAME -- COMMAND",
-            "log" => "the pod runner keeps each container's output in a file of the lab's state directory",
+            "log" => "each container's output is in the lab's state directory, in nodes/NODE/pods/UID/CONTAINER.log",
             "portforward" | "proxy" => {
                 "connect to the pod's address from a node of the lab: margay-lab exec NODE -- COMMAND"
             }
