@@ -40,6 +40,7 @@ pub use images::Recipe;
 pub use inspect::{inspect_json, inspect_table};
 pub use plan::{Bind, End, LinkPlan, Mgmt, NodeKind, NodePlan, Plan, PlanError};
 pub use state::{LabState, NodeState, Phase, lab_names, labs_dir};
+pub use words::quote;
 
 use enter::{Kind, Target};
 
@@ -125,6 +126,9 @@ impl Lab {
 
     /// Starts `command` inside `node`.
     pub fn spawn(&self, node: &NodeState, command: &mut Command) -> Result<Child, LabError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(LabError::NotRoot);
+        }
         let process = node
             .process
             .filter(|p| p.alive())

@@ -219,7 +219,10 @@ fn run(command: Cmd) -> anyhow::Result<ExitCode> {
             };
             let cluster = cluster::up(&which.lab()?, &options)?;
             println!("cluster up in {:.1} s", begun.elapsed().as_secs_f64());
-            println!("export KUBECONFIG={}", cluster.kubeconfig.display());
+            println!(
+                "export KUBECONFIG={}",
+                lab::quote(&cluster.kubeconfig.to_string_lossy())
+            );
         }
         Cmd::Cluster(ClusterCmd::Down { which }) => cluster::down(&which.lab()?)?,
         Cmd::Agent(AgentCmd::Kill { which, node }) => {

@@ -11,7 +11,7 @@ pub enum LabError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// Namespaces and links need root.
-    #[error("a lab needs root: namespaces, mounts and links are made; run with sudo")]
+    #[error("a lab needs root: namespaces are made and entered; run with sudo")]
     NotRoot,
     /// Deploying what is already there.
     #[error("lab {0} is already deployed; `margay-lab destroy` it first, or deploy with --reconfigure")]

@@ -1,4 +1,4 @@
-//! Splits an `exec` line into words the way a shell would, without being one.
+//! Splits an `exec` line into words the way a shell would, without being one, and writes words for a shell.
 
 /// Words of `line`: quotes and backslashes group, nothing is expanded. The error names the unclosed quote.
 pub(crate) fn split(line: &str) -> Result<Vec<String>, String> {
@@ -38,6 +38,16 @@ fn quoted(chars: &mut std::str::Chars<'_>, quote: char, word: &mut String) -> Re
     }
 }
 
+/// `word` as a shell takes it whole: in quotes where it needs them.
+#[must_use]
+pub fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +59,18 @@ mod tests {
     #[case("", &[])]
     fn splits(#[case] line: &str, #[case] want: &[&str]) {
         assert_eq!(split(line).unwrap(), want);
+    }
+
+    #[test]
+    fn a_quoted_word_is_one_word() {
+        assert_eq!(
+            quote("/run/margay-lab/two-racks/kubeconfig"),
+            "/run/margay-lab/two-racks/kubeconfig"
+        );
+        assert_eq!(quote("/my labs"), "'/my labs'");
+        for word in ["", "a b", "it's", "$HOME", "a\"b\\"] {
+            assert_eq!(split(&quote(word)).unwrap(), [word]);
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::{
     probe::Outcome,
     shell::{Shell, wait_for},
 };
+use crate::lab::quote;
 
 const CONVERGENCE: Duration = Duration::from_secs(30);
 const POLICY_IN_FORCE: Duration = Duration::from_secs(15);
@@ -407,8 +408,8 @@ impl Story {
     }
 
     fn next_steps(&self) {
-        let kubeconfig = self.shell.kubeconfig.as_deref().unwrap_or(Path::new("?")).display();
-        let bin = self.shell.bin.display();
+        let kubeconfig = self.shell.kubeconfig.as_deref().unwrap_or(Path::new("?"));
+        let [kubeconfig, bin] = [kubeconfig, &self.shell.bin].map(|path| quote(&path.to_string_lossy()));
         println!(
             "\nThe network is up and as expected ({:.1} s). What to try next:\n\n\
              \x20 export KUBECONFIG={kubeconfig} PATH={bin}:$PATH\n\
