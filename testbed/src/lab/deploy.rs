@@ -197,10 +197,15 @@ fn run_exec(lab: &Lab, node: &NodePlan) -> Result<Vec<String>, LabError> {
         let argv: Vec<&str> = words.iter().map(String::as_str).collect();
         let told = match lab.exec(&node.name, &argv) {
             Ok(out) if out.status.success() => continue,
-            Ok(out) => String::from_utf8_lossy(&out.stderr).trim().to_owned(),
+            Ok(out) => format!("{} {}", out.status, String::from_utf8_lossy(&out.stderr).trim()),
             Err(e) => e.to_string(),
         };
-        failed.push(format!("node {}: exec `{}` failed: {told}", node.name, words.join(" ")));
+        failed.push(format!(
+            "node {}: exec `{}` failed: {}",
+            node.name,
+            words.join(" "),
+            told.trim()
+        ));
     }
     Ok(failed)
 }

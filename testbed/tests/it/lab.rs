@@ -208,7 +208,10 @@ topology:
     let deployed = lab.run(&["deploy", "-t", &lab.file]);
     assert!(deployed.status.success());
     let warnings = String::from_utf8_lossy(&deployed.stderr).into_owned();
-    assert!(warnings.contains("node b: exec `false` failed"), "{warnings}");
+    assert!(
+        warnings.contains("node b: exec `false` failed: exit status: 1\n"),
+        "{warnings}"
+    );
     let a = |words: &[&str]| lab.run_in("a", words).unwrap();
     a(&["ping", "-c1", "-W2", "10.0.0.2"]);
     assert_eq!(a(&["cat", "/tmp/who"]), "node a\n");
