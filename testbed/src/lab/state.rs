@@ -68,16 +68,29 @@ pub struct NodeState {
     pub env: BTreeMap<String, String>,
 }
 
-/// Directory under which labs keep their state, absolute: `$MARGAY_LAB_DIR`, else /run/margay-lab.
+/// Directory under which labs keep their state, absolute and without links: `$MARGAY_LAB_DIR`, else /run/margay-lab.
 pub fn labs_dir() -> PathBuf {
     labs_dir_of(std::env::var_os("MARGAY_LAB_DIR"))
 }
 
-/// The lab's own processes start in other directories, so that a relative path would mean another place to each.
+/// The lab's own processes start in other directories, so that a relative path would mean another place to each; and
+/// they are found by the path among their arguments, so that there must be only one.
 fn labs_dir_of(given: Option<OsString>) -> PathBuf {
     let given = given.filter(|dir| !dir.is_empty());
     let dir = given.map_or_else(|| PathBuf::from("/run/margay-lab"), PathBuf::from);
-    std::path::absolute(&dir).unwrap_or(dir)
+    let dir = std::path::absolute(&dir).unwrap_or(dir);
+    let real = dir.ancestors().find_map(|existing| {
+        let rest = dir.strip_prefix(existing).ok()?;
+        Some(
+            existing
+                .canonicalize()
+                .ok()?
+                .components()
+                .chain(rest.components())
+                .collect(),
+        )
+    });
+    real.unwrap_or(dir)
 }
 
 /// Names of the labs that have a directory.
@@ -174,7 +187,14 @@ mod tests {
 
     #[test]
     fn the_labs_directory_means_the_same_from_everywhere() {
-        let here = std::env::current_dir().unwrap();
+        let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        std::os::unix::fs::symlink(&real, real.join("link")).unwrap();
+        fs::create_dir(real.join("sub")).unwrap();
+        for other in ["link/labs", "link/link/labs", "sub/../labs"] {
+            assert_eq!(labs_dir_of(Some(real.join(other).into())), real.join("labs"), "{other}");
+        }
         assert_eq!(labs_dir_of(Some("some labs".into())), here.join("some labs"));
         assert_eq!(labs_dir_of(Some("/my labs".into())), Path::new("/my labs"));
         for unset in [None, Some(OsString::new())] {
