@@ -134,7 +134,11 @@ impl Lab {
             .filter(|p| p.alive())
             .ok_or_else(|| LabError::NodeDead(node.name.clone()))?;
         let what = || format!("running {:?} in node {}", command_name(command), node.name);
-        let target = Target::of(process.pid, &Kind::NODE).map_err(|e| LabError::io(what(), e))?;
+        // A process that is ending loses its namespaces before it counts as dead.
+        let target = Target::of(process.pid, &Kind::NODE).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => LabError::NodeDead(node.name.clone()),
+            _ => LabError::io(what(), e),
+        })?;
         let what = what();
         enter::spawn_in(&target, CloneFlags::empty(), command).map_err(|e| LabError::io(what, e))
     }
