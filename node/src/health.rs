@@ -165,6 +165,19 @@ impl Health {
             Condition::Ready(_) | Condition::Degraded(_) => None,
         })
     }
+
+    /// What is wrong with one part, ready or not.
+    pub fn trouble_with(&self, part: &str) -> Option<String> {
+        let inner = self.inner.lock();
+        inner
+            .parts
+            .iter()
+            .find(|(name, _)| **name == part)
+            .and_then(|(name, known)| match &known.condition {
+                Condition::NotReady(words) | Condition::Degraded(words) => Some(format!("{name}: {words}")),
+                Condition::Ready(_) => None,
+            })
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +190,9 @@ mod tests {
         assert!(!health.readiness().ok, "an agent that has said nothing is not ready");
         health.set("dataplane", Condition::Ready("in sync".into()));
         health.set("bgp", Condition::Degraded("10.0.0.1: connection refused".into()));
+        assert_eq!(health.blocker(), None);
+        assert_eq!(health.trouble_with("bgp").unwrap(), "bgp: 10.0.0.1: connection refused");
+        assert_eq!(health.trouble_with("dataplane"), None);
         let report = health.readiness();
         assert!(report.ok, "{}", report.text);
         assert_eq!(

@@ -106,7 +106,7 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
             Request::Add(add) => self.add(add).await.unwrap_or_else(Answer::Error),
             Request::Del(del) => self.del_or_queue(del).await,
             Request::Check(check) => self.check(&check).await.unwrap_or_else(Answer::Error),
-            Request::Status => match self.health.blocker().or_else(|| self.addresses.blocker()) {
+            Request::Status => match self.blocker().or_else(|| self.addresses.blocker()) {
                 None => Answer::Done,
                 Some(reason) => Failure::new(
                     code::NOT_AVAILABLE,
@@ -132,7 +132,15 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         }
         let mut left = 0;
         for entry in entries {
-            match self.del(&entry.del).await {
+            let _container = self
+                .lock(format!("container {}", entry.del.attachment.container_id))
+                .await;
+            // An ADD may have carried it out and attached anew while this one waited for the lock.
+            match self.config.queue.find(&entry.del.attachment) {
+                Ok(Some(still)) if still.del == entry.del => {}
+                _ => continue,
+            }
+            match self.del_locked(&entry.del).await {
                 Ok(()) => {
                     tracing::info!(container = %entry.del.attachment.container_id, "queued DEL carried out");
                     if let Err(error) = self.config.queue.done(&entry) {
@@ -182,6 +190,11 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
     }
 
     /// Allocates and registers a new attachment.
+    /// Why no ADD can work now. An agent without the API server is ready, for its pods are served; new ones are not.
+    fn blocker(&self) -> Option<String> {
+        self.health.blocker().or_else(|| self.health.trouble_with("datastore"))
+    }
+
     async fn create(
         &self,
         add: &Add,
@@ -195,10 +208,7 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
             .wait(pod_key, &runtime_uid, remaining(deadline))
             .await
             .map_err(|reason| {
-                let why = self
-                    .health
-                    .blocker()
-                    .map_or(String::new(), |blocker| format!(" ({blocker})"));
+                let why = self.blocker().map_or(String::new(), |blocker| format!(" ({blocker})"));
                 Failure::try_again(format!("pod {pod_key}: {reason}{why}"), WAY_OUT)
             })?;
         let wish = Assignment {
