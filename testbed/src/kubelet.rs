@@ -10,7 +10,7 @@
 //!                                          CNI, shims ◀┘  └ verdicts ── probe tasks
 //! ```
 //!
-//! Left out: volumes, resources, security contexts, lifecycle hooks, logs and exec over the API. A pod that needs a
+//! Left out: volumes, resources, security contexts, lifecycle hooks, host ports, logs and exec over the API. A pod that needs a
 //! volume waits with a message.
 
 pub mod checkpoint;
