@@ -10,8 +10,8 @@
 //!                                          CNI, shims ◀┘  └ verdicts ── probe tasks
 //! ```
 //!
-//! Left out: volumes, resources, security contexts, lifecycle hooks, host ports, logs and exec over the API. A pod that needs a
-//! volume waits with a message.
+//! Left out: volumes, host ports, resources, security contexts, lifecycle hooks, logs and exec over the API. A pod that
+//! needs a volume or a host port waits with a message.
 
 pub mod checkpoint;
 pub mod cni;

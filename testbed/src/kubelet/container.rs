@@ -57,6 +57,13 @@ pub(crate) fn resolve(pod: &core::Pod, container: &core::Container, facts: &Fact
             volume.name
         )));
     }
+    let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+    let host_port = container.ports.iter().flatten().find_map(|port| port.host_port);
+    if let Some(port) = host_port.filter(|_| !host_network) {
+        return Err(config(format!(
+            "hostPort {port}: pods of a lab have no host ports; remove it"
+        )));
+    }
     let env = environment(pod, container, facts).map_err(config)?;
     let expanded =
         |words: &Option<Vec<String>>| -> Vec<String> { words.iter().flatten().map(|w| expand(w, &env)).collect() };
@@ -304,5 +311,8 @@ mod tests {
         let env = json!([{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]);
         let error = launch(json!({"name": "c", "image": "busybox", "env": env})).unwrap_err();
         assert_eq!(error.reason, "CreateContainerConfigError");
+        let ports = json!([{"containerPort": 80, "hostPort": 8080}]);
+        let error = launch(json!({"name": "c", "image": "busybox", "ports": ports})).unwrap_err();
+        assert!(error.message.contains("hostPort 8080"), "{}", error.message);
     }
 }
