@@ -34,6 +34,11 @@ lint: needs-build ## Formatting, clippy, documentation and the shape of the hous
 build: needs-build ## Build every program
 	@cargo build --locked --workspace --bins --quiet
 
+.PHONY: plugin
+plugin: needs-build ## Build the CNI plugin for a release: one static file
+	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --quiet -p margay-cni --target $$(rustc -vV | sed -n 's/^host: //p')
+	@ls -l $(CARGO_TARGET_DIR)/*-linux-gnu/release/margay-cni
+
 .PHONY: crds
 crds: ## Write deploy/crds from the types in api/
 	@cargo run --locked --quiet -p margay-api --features kube --bin margay-crds
