@@ -103,7 +103,8 @@ pub async fn watch<T, S>(
                     error: None,
                     undecodable: bad,
                 });
-                backoff.reset();
+                // Only a watch that gets on resets the pauses: a server that expires every version at once would
+                // otherwise be asked for whole lists in a tight loop.
                 from = Some(version);
             }
             Ok(Turn::Ended { version, progress }) => {
@@ -124,8 +125,8 @@ pub async fn watch<T, S>(
                         state.error = Some(text.clone());
                         changed
                     });
-                    tokio::time::sleep(backoff.pause()).await;
                 }
+                tokio::time::sleep(backoff.pause()).await;
                 from = resume;
             }
         }

@@ -256,7 +256,7 @@ fn what_it_does_not_do_answers_501_and_says_what_does() {
             client.post("/api/v1/namespaces/default/services", &service),
             "clusterIP: None",
         ),
-        (client.get(&format!("{PODS}/p/log")), "pod runner"),
+        (client.get(&format!("{PODS}/p/log")), "pods/UID/CONTAINER.log"),
         (
             client.post(&format!("{PODS}/p/exec?command=ls"), &Value::Null),
             "margay-lab exec",
