@@ -189,12 +189,12 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         Ok(Answer::Attached(self.attached(&record)))
     }
 
-    /// Allocates and registers a new attachment.
     /// Why no ADD can work now. An agent without the API server is ready, for its pods are served; new ones are not.
     fn blocker(&self) -> Option<String> {
         self.health.blocker().or_else(|| self.health.trouble_with("datastore"))
     }
 
+    /// Allocates and registers a new attachment.
     async fn create(
         &self,
         add: &Add,

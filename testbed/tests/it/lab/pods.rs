@@ -19,7 +19,10 @@ host=veth$(echo "$CNI_CONTAINERID" | cut -c1-8)
 case $CNI_COMMAND in
 ADD)
     [ ! -e /run/refuse ] || { echo '{"code":11,"msg":"not yet","details":"the test says so"}'; exit 1; }
+    # Pods are attached side by side; no two may get one address.
+    exec 9>/run/last.lock; flock 9
     n=$(($(cat /run/last 2>/dev/null || echo 1) + 1)); echo $n >/run/last
+    exec 9>&-
     ip link add "$host" type veth peer name eth0 netns "$(basename "$CNI_NETNS")"
     nsenter --net="$CNI_NETNS" sh -c "ip link set eth0 up; ip address add 10.200.0.$n/32 dev eth0; ip route add default dev eth0"
     ip link set "$host" up; ip route add "10.200.0.$n" dev "$host"
@@ -207,7 +210,8 @@ fn a_pod_lives_as_its_object_says() {
     assert_eq!(node["metadata"]["annotations"]["a.b/c"], "d");
     assert_eq!(node["status"]["addresses"][0]["address"], "10.7.0.1");
 
-    let sidecar = "    - {name: side, image: 'agnhost:2', args: [netexec, --http-port=81, --udp-port=-1]}\n";
+    let sidecar = "    - {name: side, image: 'agnhost:2', args: [netexec, --http-port=81, --udp-port=-1], \
+                   readinessProbe: {tcpSocket: {port: 81}}}\n";
     let other = "apiVersion: v1\nkind: Pod\nmetadata: {name: strange, namespace: default}\nspec:\n  containers: [{name: c, image: 'nginx:1'}]\n---\n\
                  apiVersion: v1\nkind: Pod\nmetadata: {name: once, namespace: default}\nspec:\n  restartPolicy: Never\n  \
                  initContainers: [{name: i, image: busybox, command: ['true']}]\n  \
