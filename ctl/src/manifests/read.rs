@@ -21,7 +21,7 @@ pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<File>, ManifestError> {
     for path in paths {
         if stat(path)?.is_dir() {
             let before = found.len();
-            walk(path, &mut found)?;
+            walk(path, &mut BTreeSet::new(), &mut found)?;
             if found.len() == before {
                 return Err(ManifestError::Empty(path.clone()));
             }
@@ -34,11 +34,15 @@ pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<File>, ManifestError> {
     found.iter().map(|path| read(path)).collect()
 }
 
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), ManifestError> {
+/// `seen` keeps a link to a folder above from leading round and round.
+fn walk(folder: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<PathBuf>) -> Result<(), ManifestError> {
     let failed = |error| ManifestError::Read {
         path: folder.to_owned(),
         error,
     };
+    if !seen.insert(fs::canonicalize(folder).map_err(failed)?) {
+        return Ok(());
+    }
     let mut entries = fs::read_dir(folder)
         .map_err(failed)?
         .map(|entry| entry.map(|entry| entry.path()))
@@ -47,7 +51,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), ManifestError> {
     entries.sort();
     for entry in entries {
         if stat(&entry)?.is_dir() {
-            walk(&entry, found)?;
+            walk(&entry, seen, found)?;
         } else if is_manifest(&entry) {
             found.push(entry);
         }

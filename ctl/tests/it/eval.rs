@@ -73,3 +73,23 @@ fn a_closed_pipe_is_no_error() {
         .unwrap();
     assert!(status.success(), "{status}");
 }
+
+#[test]
+fn a_link_to_the_folder_above_is_walked_once() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(it().join("fixtures/list.json"), folder.path().join("list.json")).unwrap();
+    fs::write(folder.path().join("connections.jsonl"), "").unwrap();
+    std::os::unix::fs::symlink(".", folder.path().join("again")).unwrap();
+    Command::new(assert_cmd::cargo::cargo_bin!("margayctl"))
+        .current_dir(folder.path())
+        .args([
+            "policy",
+            "eval",
+            "--manifests",
+            ".",
+            "--connections",
+            "connections.jsonl",
+        ])
+        .assert()
+        .success();
+}
