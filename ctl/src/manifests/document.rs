@@ -85,8 +85,8 @@ struct HeaderMetadata {
 
 #[derive(Deserialize)]
 struct List {
-    #[serde(default)]
-    items: Vec<Spanned<Value>>,
+    /// Absent in a kind of one object whose name merely ends so.
+    items: Option<Vec<Spanned<Value>>>,
 }
 
 impl Document<'_> {
@@ -100,15 +100,15 @@ impl Document<'_> {
         let Some(header) = header else {
             return Ok(Vec::new());
         };
-        if header.kind.as_deref().is_some_and(|kind| kind.ends_with("List")) {
-            let list: List = self.read(self.text)?;
-            return list
-                .items
+        if header.kind.as_deref().is_some_and(|kind| kind.ends_with("List"))
+            && let Some(items) = self.read::<List>(self.text)?.items
+        {
+            return items
                 .into_iter()
                 .map(|item| {
                     let line = usize::try_from(item.referenced.line()).unwrap_or(1);
                     let place = self.place(line);
-                    let header = value::<Header>(&place, &item.value)?;
+                    let header = value::<Header>(&item.value).map_err(|why| place.invalid(why))?;
                     let object = object(&place, &header, &From::Value(&item.value))?;
                     Ok(Located { place, object })
                 })
@@ -173,18 +173,27 @@ enum From<'a> {
 }
 
 impl From<'_> {
-    fn read<T: DeserializeOwned>(&self, place: &Place) -> Result<T, ManifestError> {
+    /// Reads what `subject` names. A fault is told with the field, which only a read of the parsed value knows.
+    fn read<T: DeserializeOwned>(&self, place: &Place, subject: &str) -> Result<T, ManifestError> {
+        let fault = |place: &Place, why: String| place.invalid(format!("{subject}: {why}"));
         match self {
-            Self::Text(document) => document.read(document.text),
-            Self::Value(item) => value(place, item),
+            Self::Text(document) => document.read(document.text).map_err(|error| {
+                let parsed = document.read::<Value>(document.text).ok();
+                match (&error, parsed.and_then(|parsed| value::<T>(&parsed).err())) {
+                    (ManifestError::Invalid { place, .. }, Some(why)) => fault(place, why),
+                    _ => error,
+                }
+            }),
+            Self::Value(item) => value(item).map_err(|why| fault(place, why)),
         }
     }
 }
 
-fn value<T: DeserializeOwned>(place: &Place, item: &Value) -> Result<T, ManifestError> {
+/// Reads `item`, or says which field keeps it from being one.
+fn value<T: DeserializeOwned>(item: &Value) -> Result<T, String> {
     serde_path_to_error::deserialize(item).map_err(|error| {
         let path = error.path().to_string();
-        place.invalid(format!("{path}: {}", error.into_inner()))
+        format!("{path}: {}", error.into_inner())
     })
 }
 
@@ -202,14 +211,17 @@ fn object(place: &Place, header: &Header, from: &From<'_>) -> Result<Object, Man
         .and_then(|metadata| metadata.name.as_deref())
         .filter(|name| !name.is_empty())
         .ok_or_else(|| missing("metadata.name"))?;
+    let namespace = metadata.and_then(|metadata| metadata.namespace.as_deref());
+    let full_name = namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"));
+    let subject = format!("{kind} {full_name}");
     Ok(match (version, kind) {
-        ("v1", "Namespace") => Object::Namespace(from.read(place)?),
-        ("v1", "Pod") => Object::Pod(from.read(place)?),
-        ("v1", "Node") => Object::Node(from.read(place)?),
+        ("v1", "Namespace") => Object::Namespace(from.read(place, &subject)?),
+        ("v1", "Pod") => Object::Pod(from.read(place, &subject)?),
+        ("v1", "Node") => Object::Node(from.read(place, &subject)?),
         ("networking.k8s.io/v1", "NetworkPolicy") => {
-            let policy = from.read(place)?;
-            if let Some(path) = unknown_field(&from.read(place)?) {
-                return Err(place.invalid(format!("NetworkPolicy {name}: unknown field {path}")));
+            let policy = from.read(place, &subject)?;
+            if let Some(path) = unknown_field(&from.read(place, &subject)?) {
+                return Err(place.invalid(format!("{subject}: unknown field {path}")));
             }
             Object::NetworkPolicy(policy)
         }
@@ -219,13 +231,10 @@ fn object(place: &Place, header: &Header, from: &From<'_>) -> Result<Object, Man
                  Leave it out to see what the others decide"
             )));
         }
-        _ => {
-            let namespace = metadata.and_then(|metadata| metadata.namespace.as_deref());
-            Object::Other {
-                kind: kind.to_owned(),
-                name: namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}")),
-            }
-        }
+        _ => Object::Other {
+            kind: kind.to_owned(),
+            name: full_name,
+        },
     })
 }
 
