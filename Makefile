@@ -39,6 +39,14 @@ plugin: needs-build ## Build the CNI plugin for a release: one static file
 	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --quiet -p margay-cni --target $$(rustc -vV | sed -n 's/^host: //p')
 	@ls -l $(CARGO_TARGET_DIR)/*-linux-gnu/release/margay-cni
 
+FUZZ_SECONDS ?= 600
+
+.PHONY: fuzz
+fuzz: needs-build ## Fuzz a BGP session with libFuzzer for FUZZ_SECONDS (600)
+	@command -v cargo-fuzz >/dev/null || { echo "fuzz: installing cargo-fuzz, which drives libFuzzer"; cargo install --locked --quiet cargo-fuzz; }
+	@mkdir -p $(CARGO_TARGET_DIR)/fuzz-corpus
+	@cd bgp/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run session $(CARGO_TARGET_DIR)/fuzz-corpus corpus/bytes -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+
 .PHONY: crds
 crds: ## Write deploy/crds from the types in api/
 	@cargo run --locked --quiet -p margay-api --features kube --bin margay-crds
