@@ -1,6 +1,6 @@
 //! What can be done to a block, as pure changes of its spec, and what can be read from one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -135,6 +135,10 @@ pub(crate) fn take(
     refused: impl Fn(IpAddr) -> bool,
 ) -> Result<Vec<IpAddr>, Error> {
     let first = network(block)?.network();
+    // An entry that is not free after all must not keep the others from being given out.
+    let mut seen = BTreeSet::new();
+    let free = |ordinal: &u32| block.allocations.get(*ordinal as usize) == Some(&None) && seen.insert(*ordinal);
+    block.unallocated.retain(free);
     let free = block
         .unallocated
         .iter()
@@ -286,6 +290,18 @@ mod tests {
             take(&mut block, 1, &holder("c"), |a| a == ip("10.0.0.12")).unwrap(),
             Vec::<IpAddr>::new()
         );
+    }
+
+    #[test]
+    fn an_entry_that_is_not_free_is_struck_off() {
+        let mut block = block();
+        take_one(&mut block, ip("10.0.0.9"), &holder("a")).unwrap();
+        block.unallocated = vec![1, 99, 2, 2, 3];
+        let taken = take(&mut block, 2, &holder("b"), |_| false).unwrap();
+        assert_eq!(taken, [ip("10.0.0.10"), ip("10.0.0.11")]);
+        assert_eq!(block.unallocated, Vec::<u32>::new());
+        block.unallocated = vec![1];
+        assert!(take(&mut block, 1, &holder("b"), |_| false).unwrap().is_empty());
     }
 
     #[test]
