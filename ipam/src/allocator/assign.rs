@@ -54,19 +54,29 @@ impl<S: Store> Allocator<S> {
         if let Some(reserved) = settings.reserved.iter().find(|reserved| reserved.contains(address)) {
             return Err(refused(format!("{reserved} is reserved")));
         }
-        let network = cidr::enclosing(address, pool.block_prefix)
+        let mut network = cidr::enclosing(address, pool.block_prefix)
             .ok_or_else(|| refused(format!("IPPool {} has no valid blockSize", pool.name)))?;
-        let name = block_name(network);
         let holder = self.holder(handle, attributes);
         let mut counted = false;
         for attempt in 0..ATTEMPTS {
+            let name = block_name(network);
             let Some(stored) = self.read::<IPAMBlockSpec>(&name, attempt).await? else {
+                // One that the pool made when it had another blockSize.
+                let other = self.block_of(address).await?;
+                if let Some(other) = other.and_then(|cidr| cidr::parse(&cidr).ok()) {
+                    network = other;
+                    continue;
+                }
                 if !settings.config.auto_allocate_blocks {
                     return Err(refused(
                         "its block does not exist, and autoAllocateBlocks is off".to_owned(),
                     ));
                 }
-                self.claim(network).await?;
+                if !self.claim(network).await? && self.read_latest::<IPAMBlockSpec>(&name).await?.is_none() {
+                    return Err(refused(format!(
+                        "its block {network} would overlap one of another blockSize; ask for none, or for one of a block that exists"
+                    )));
+                }
                 continue;
             };
             let borrowed = block::owner(&stored.spec) != Some(&self.node);
@@ -115,7 +125,7 @@ impl<S: Store> Allocator<S> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(contention(format!("IPAMBlock {name}")))
+        Err(contention(format!("IPAMBlock {}", block_name(network))))
     }
 
     async fn assign_family(

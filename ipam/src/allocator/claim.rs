@@ -143,7 +143,7 @@ impl<S: Store> Allocator<S> {
         Ok(None)
     }
 
-    /// Claims the block for the node; false when it is another's.
+    /// Claims the block for the node; false when it is another's, or overlaps one of another size.
     pub(super) async fn claim(&self, network: IpNetwork) -> Result<bool, Error> {
         for _ in 0..ATTEMPTS {
             let Some(pending) = self.write_affinity(&self.node, network, AffinityState::Pending).await? else {
@@ -202,11 +202,20 @@ impl<S: Store> Allocator<S> {
         }
     }
 
-    /// Writes the block as the node's own: a new one, one of nobody, or one it has already. Whether it is; None: raced.
+    /// Writes the block as the node's own: a new one, one of nobody, or one it has already. Whether it is; None: raced. A
+    /// new one must not overlap those that a pool of another blockSize has left: their addresses may be in use.
     async fn take_block(&self, network: IpNetwork) -> Result<Option<bool>, Error> {
         let now = self.store.now();
         let written = match self.read_latest::<IPAMBlockSpec>(&block_name(network)).await? {
             None => {
+                let blocks = self.store.list::<IPAMBlockSpec>(None).await?;
+                let others = blocks.iter().filter_map(|stored| block::network(&stored.spec).ok());
+                if others
+                    .filter(|other| *other != network)
+                    .any(|other| cidr::overlaps(other, network))
+                {
+                    return Ok(Some(false));
+                }
                 let fresh = block::new(network, Some(&self.node), time::rfc3339(now), time::nanoseconds(now));
                 self.store.create(fresh).await
             }

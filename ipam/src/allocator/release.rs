@@ -230,7 +230,8 @@ impl<S: Store> Allocator<S> {
         Ok(())
     }
 
-    async fn block_of(&self, address: IpAddr) -> Result<Option<String>, Error> {
+    /// CIDR of the block that has the address.
+    pub(super) async fn block_of(&self, address: IpAddr) -> Result<Option<String>, Error> {
         let settings = self.store.settings(&self.node).await?;
         let networks = settings
             .pools

@@ -1,8 +1,9 @@
 //! Rules of assignment, one at a time.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures::executor::block_on;
+use ipnetwork::IpNetwork;
 use margay_api::v3::{AllowedUse, AssignmentMode, BlockAffinitySpec, IPAMBlockSpec, IPAMHandleSpec};
 use margay_ipam::store::memory::Memory;
 use margay_ipam::store::{Resource, Settings, Store};
@@ -315,6 +316,37 @@ fn an_address_can_be_asked_for() {
             .iter()
             .all(|stored| stored.spec.handle_id != "i")
     );
+}
+
+#[test]
+fn blocks_of_an_earlier_block_size_are_not_overlapped() {
+    for (old, new) in [(26, 28), (28, 26)] {
+        let (memory, _) = one_pool("10.0.0.0/25", old);
+        let allocator = Allocator::new(memory.clone(), "a");
+        let held = assign(&allocator, "h", 2, 0).unwrap().addresses[1].address;
+        memory.set_settings(settings(vec![pool("main", "10.0.0.0/25", new)]));
+        let ask = |ip, handle| block_on(allocator.assign_ip(ip, handle, &Attributes::default()));
+        assert!(matches!(ask(held, "i"), Err(Error::Taken { .. })), "/{old} to /{new}");
+        let own = memory.snapshot::<IPAMBlockSpec>()[0].spec.cidr.parse().unwrap();
+        // An address beside it, of the block that would have to be made.
+        let IpAddr::V4(v4) = held else { panic!("{held}") };
+        let beside = Ipv4Addr::from(u32::from(v4) ^ 16).into();
+        match ask(beside, "j") {
+            Ok(got) => assert_eq!((got.block, old), (own, 26)),
+            Err(error) => assert!(
+                old == 28 && error.to_string().contains("one of another blockSize"),
+                "{error}"
+            ),
+        }
+        assign(&allocator, "k", 20, 0).unwrap();
+        let blocks = memory.snapshot::<IPAMBlockSpec>();
+        let networks: Vec<IpNetwork> = blocks.iter().map(|stored| stored.spec.cidr.parse().unwrap()).collect();
+        for (at, one) in networks.iter().enumerate() {
+            for other in &networks[at + 1..] {
+                assert!(!margay_api::cidr::overlaps(*one, *other), "{one} and {other}");
+            }
+        }
+    }
 }
 
 #[test]
