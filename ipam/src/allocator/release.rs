@@ -179,8 +179,9 @@ impl<S: Store> Allocator<S> {
         self.store.update(stored, spec).await.map(drop)
     }
 
-    /// Frees what `chosen` holds for in a block; `expected` or more is proof enough that a read was recent. A block
-    /// without owner goes with its last address.
+    /// Frees what `chosen` holds for in a block; `expected` or more is proof enough that a read was recent. With fewer, a
+    /// write that nobody waits for any more may still be on its way: the block is written in any case, so that it fails.
+    /// A block without owner goes with its last address.
     async fn free(
         &self,
         cidr: &str,
@@ -199,9 +200,6 @@ impl<S: Store> Allocator<S> {
             let freed = block::free(&mut spec, &chosen);
             if freed.len() < expected && attempt == 0 {
                 continue;
-            }
-            if freed.is_empty() {
-                return Ok(freed);
             }
             spec.sequence_number += 1;
             let written = if spec.affinity.is_none() && block::is_empty(&spec) {

@@ -22,7 +22,12 @@ struct State {
     revision: u64,
     chaos: Option<Chaos>,
     writes: u64,
+    calls: u64,
+    /// Writes on their way, each with the call that it arrives with.
+    late: Vec<(u64, Write)>,
 }
+
+type Write = Box<dyn FnOnce(&mut State) -> bool + Send>;
 
 /// An object's versions, newest last; `None` while it is gone.
 #[derive(Default)]
@@ -34,6 +39,8 @@ struct Object {
 
 /// How many versions stale reads reach back.
 const REMEMBERED: usize = 4;
+/// How many calls a late write takes at most.
+const LATEST: u64 = 16;
 
 /// Faults, each with a probability in a thousand per call, drawn from a seed. A crash needs no part here: dropping an
 /// operation's future at any poll is one.
@@ -49,6 +56,8 @@ pub struct Chaos {
     pub lost_request: u64,
     /// A write happens and yet fails with `Unavailable`.
     pub lost_answer: u64,
+    /// A write fails with `Unavailable` and happens some calls later, if it still can.
+    pub late: u64,
     /// `get` or `list` returns earlier versions.
     pub stale: u64,
 }
@@ -79,9 +88,16 @@ impl Memory {
         self.lock().settings = settings;
     }
 
-    /// Begins, or with `None` ends, faults.
+    /// Begins, or with `None` ends, faults. Late writes arrive now at the latest.
     pub fn set_chaos(&self, chaos: Option<Chaos>) {
-        self.lock().chaos = chaos;
+        let mut state = self.lock();
+        state.chaos = chaos;
+        state.arrive(u64::MAX);
+    }
+
+    /// Whether a late write is still on its way.
+    pub fn is_waiting(&self) -> bool {
+        !self.lock().late.is_empty()
     }
 
     /// Every object of a kind as it really is, by name.
@@ -117,16 +133,23 @@ impl Memory {
     async fn write<T>(
         &self,
         what: &str,
-        act: impl FnOnce(&mut State) -> Result<T, StoreError> + Send,
+        act: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.delay().await;
         let (result, lost) = {
             let mut state = self.lock();
-            let (mut conflict, mut lost_request, mut lost_answer) = (false, false, false);
+            state.call();
+            let (mut conflict, mut lost_request, mut lost_answer, mut late) = (false, false, false, None);
             if let Some(chaos) = &mut state.chaos {
                 conflict = chaos.strikes(chaos.conflict);
                 lost_request = chaos.strikes(chaos.lost_request);
                 lost_answer = chaos.strikes(chaos.lost_answer);
+                late = chaos.strikes(chaos.late).then(|| 1 + chaos.draw() % LATEST);
+            }
+            if let Some(calls) = late {
+                let due = state.calls + calls;
+                state.late.push((due, Box::new(|state| act(state).is_ok())));
+                return Err(StoreError::Unavailable("request late".to_owned()));
             }
             if lost_request {
                 return Err(StoreError::Unavailable("request lost".to_owned()));
@@ -148,11 +171,12 @@ impl Memory {
 
     async fn before_read(&self) -> Result<(), StoreError> {
         self.delay().await;
-        let lost = self
-            .lock()
-            .chaos
-            .as_mut()
-            .is_some_and(|chaos| chaos.strikes(chaos.lost_request));
+        let lost = {
+            let mut state = self.lock();
+            state.call();
+            let chaos = state.chaos.as_mut();
+            chaos.is_some_and(|chaos| chaos.strikes(chaos.lost_request))
+        };
         if lost {
             Err(StoreError::Unavailable("request lost".to_owned()))
         } else {
@@ -162,6 +186,22 @@ impl Memory {
 }
 
 impl State {
+    fn call(&mut self) {
+        self.calls += 1;
+        self.arrive(self.calls);
+    }
+
+    /// Carries out the late writes that arrive with that call or before.
+    fn arrive(&mut self, call: u64) {
+        let (arrived, late): (Vec<_>, Vec<_>) = std::mem::take(&mut self.late)
+            .into_iter()
+            .partition(|(due, _)| *due <= call);
+        self.late = late;
+        for (_, write) in arrived {
+            self.writes += u64::from(write(self));
+        }
+    }
+
     /// How many versions back the next read looks.
     fn age(&mut self) -> usize {
         let Some(chaos) = &mut self.chaos else { return 0 };
@@ -258,10 +298,10 @@ impl Store for Memory {
     async fn create<R: Resource>(&self, spec: R) -> Result<Stored<R>, StoreError> {
         let name = spec.name();
         let what = format!("{} {name}", R::KIND);
-        self.write(&what, |state| {
+        self.write(&what.clone(), move |state| {
             let object = state.objects.get(&(R::KIND, name.clone()));
             if object.and_then(|object| object.version::<R>(&name, 0)).is_some() {
-                return Err(StoreError::AlreadyExists(what.clone()));
+                return Err(StoreError::AlreadyExists(what));
             }
             Ok(state.put(&name, Some(spec)).expect("just put"))
         })
@@ -269,16 +309,18 @@ impl Store for Memory {
     }
 
     async fn update<R: Resource>(&self, old: &Stored<R>, spec: R) -> Result<Stored<R>, StoreError> {
-        self.write(&format!("{} {}", R::KIND, old.name), |state| {
-            state.check(old)?;
+        let old = old.clone();
+        self.write(&format!("{} {}", R::KIND, old.name), move |state| {
+            state.check(&old)?;
             Ok(state.put(&old.name, Some(spec)).expect("just put"))
         })
         .await
     }
 
     async fn delete<R: Resource>(&self, old: &Stored<R>) -> Result<(), StoreError> {
-        self.write(&format!("{} {}", R::KIND, old.name), |state| {
-            state.check(old)?;
+        let old = old.clone();
+        self.write(&format!("{} {}", R::KIND, old.name), move |state| {
+            state.check(&old)?;
             state.put::<R>(&old.name, None);
             Ok(())
         })

@@ -35,6 +35,7 @@ const SLOW: Chaos = Chaos {
     conflict: 0,
     lost_request: 0,
     lost_answer: 0,
+    late: 0,
     stale: 0,
 };
 
@@ -142,6 +143,36 @@ fn a_killed_assignment_never_takes_what_is_held() {
         |allocator| drop(block_on(allocator.release_by_handle("h")).unwrap()),
         &held,
     );
+}
+
+/// Whoever gives up waiting for a write may see it happen after all.
+#[test]
+fn a_write_that_comes_after_its_handles_release_leaves_nothing() {
+    let mut late = 0;
+    for seed in 0..2000 {
+        let memory = store();
+        let allocator = Allocator::new(memory.clone(), "a");
+        block_on(allocator.auto_assign(request("kept", 1, 1))).unwrap();
+        memory.set_chaos(Some(Chaos {
+            seed,
+            late: 250,
+            ..Chaos::default()
+        }));
+        if block_on(allocator.auto_assign(request("h", 2, 1))).is_ok() {
+            continue;
+        }
+        while block_on(allocator.release_by_handle("h")).is_err() {}
+        late += usize::from(memory.is_waiting());
+        memory.set_chaos(None);
+        let leaked = block_on(allocator.release_by_handle("h")).unwrap();
+        let blocks = memory.snapshot::<IPAMBlockSpec>();
+        let held = blocks
+            .iter()
+            .flat_map(|stored| margay_ipam::block::allocations(&stored.spec));
+        let held: Vec<_> = held.filter(|a| a.handle.as_deref() == Some("h")).collect();
+        assert!(held.is_empty() && leaked.is_empty(), "seed {seed}: {held:?} {leaked:?}");
+    }
+    assert!(late > 100, "only {late} writes were late");
 }
 
 /// The control: without the mending, some point leaves something behind.

@@ -256,7 +256,7 @@ impl<S: Store + Clone + 'static> World<S> {
                     let _ = allocator.release_node(&name).await;
                     Outcome::Nothing
                 })),
-                None if self.passed.iter().any(|id| in_flight.contains(id)) => None,
+                None if self.memory.is_waiting() || self.passed.iter().any(|id| in_flight.contains(id)) => None,
                 None => {
                     let mut collector = std::mem::take(&mut self.collector);
                     Some(Box::pin(async move {
@@ -357,6 +357,7 @@ fn chaos(random: &mut Random) -> Chaos {
         conflict: 30,
         lost_request: [0, 20][random.below(2)],
         lost_answer: [0, 20][random.below(2)],
+        late: [0, 20][random.below(2)],
         stale: [0, 100, 300][random.below(3)],
     }
 }
