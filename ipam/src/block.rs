@@ -63,6 +63,11 @@ pub fn owner(block: &IPAMBlockSpec) -> Option<&str> {
     block.affinity.as_deref()?.strip_prefix("host:")
 }
 
+/// The node that has an address of the block: who took it or, where that is not said, the block's owner.
+pub(crate) fn holder<'a>(block: &'a IPAMBlockSpec, allocation: &'a Allocation) -> Option<&'a str> {
+    allocation.node().or(owner(block))
+}
+
 /// Addresses given out, in order.
 pub fn allocations(block: &IPAMBlockSpec) -> Vec<Allocation> {
     let Ok(network) = network(block) else { return Vec::new() };

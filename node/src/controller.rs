@@ -54,65 +54,101 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         address,
         health.clone(),
     ));
-    let events = EventWriter::start(api.clone(), "margay-controller", options.identity.clone());
     let mut election = Election::new(LeaseConfig {
         namespace: options.namespace.clone(),
         name: "margay-controller".to_owned(),
         identity: options.identity.clone(),
         duration: LEASE,
     });
-    let mut jobs = Jobs {
-        allocator: Allocator::new(KubeStore::reading_settings(api.clone()), "margay-controller"),
-        deleted: DeletedNodes::new(options.leak_grace),
-        collector: Collector::default(),
-        next: Instant::now(),
-        collect_at: Instant::now(),
-        events,
-        told: Standing::default(),
-        api: api.clone(),
+    let (until, reign) = watch::channel(None);
+    let reign = Reign {
+        until: reign,
+        health: health.clone(),
     };
-    let mut led = false;
-    let mut tick = tokio::time::interval((LEASE / 3).min(options.interval));
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stop.changed() => break,
-        }
-        health.beat("controller", Duration::from_secs(300));
-        if let Err(error) = election.round(&api).await {
-            let why = match error {
-                ApiError::NotFound(text) => format!(
-                    "{text}: the Lease cannot be kept in namespace {}; apply deploy/namespace.yaml or give --namespace",
-                    options.namespace
-                ),
-                other => other.to_string(),
-            };
-            health.set("datastore", Condition::NotReady(why));
-        } else {
-            health.set("datastore", Condition::Ready(String::new()));
-        }
-        let leads = election.leads(Instant::now());
-        if leads != led {
-            tracing::info!(identity = %options.identity, leads, "leadership");
-            led = leads;
-            // Observations of an earlier reign are stale.
-            jobs.deleted = DeletedNodes::new(options.leak_grace);
-        }
-        health.set(
-            "role",
-            Condition::Ready(if leads { "leads" } else { "stands by" }.to_owned()),
-        );
-        if leads && Instant::now() >= jobs.next {
-            jobs.next = Instant::now() + options.interval;
-            if let Err(error) = jobs.round().await {
-                tracing::warn!(error = format!("{error:#}"), "round not finished; tried again");
-            }
-        }
+    let jobs = Jobs::new(&options, api.clone());
+    // Side by side: a long round of jobs must not cost the lease.
+    tokio::select! {
+        () = renew(&mut election, &api, &options, &health, until) => {}
+        () = work(jobs, &options, reign) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
     }
     if let Err(error) = election.resign(&api).await {
         tracing::warn!(%error, "lease not given up; it expires by itself");
     }
     Ok(())
+}
+
+/// Keeps the lease, and tells until when.
+async fn renew(
+    election: &mut Election,
+    api: &Api,
+    options: &Options,
+    health: &Health,
+    until: watch::Sender<Option<Instant>>,
+) {
+    let mut tick = tokio::time::interval((LEASE / 3).min(options.interval));
+    let mut led = false;
+    loop {
+        tick.tick().await;
+        health.beat("lease", PATIENCE);
+        let condition = match election.round(api).await {
+            Ok(()) => Condition::Ready(String::new()),
+            Err(ApiError::NotFound(text)) => Condition::NotReady(format!(
+                "{text}: the Lease cannot be kept in namespace {}; apply deploy/namespace.yaml or give --namespace",
+                options.namespace
+            )),
+            Err(error) => Condition::NotReady(error.to_string()),
+        };
+        health.set("datastore", condition);
+        until.send_replace(election.held_until());
+        let leads = election.leads(Instant::now());
+        if std::mem::replace(&mut led, leads) != leads {
+            tracing::info!(identity = %options.identity, leads, "leadership");
+        }
+        let role = if leads { "leads" } else { "stands by" };
+        health.set("role", Condition::Ready(role.to_owned()));
+    }
+}
+
+/// Does the jobs while this replica leads.
+async fn work(mut jobs: Jobs, options: &Options, mut reign: Reign) {
+    loop {
+        reign.alive();
+        if reign.leads() {
+            for error in jobs.round(&reign).await {
+                tracing::warn!(error = format!("{error:#}"), "job not finished; tried again");
+            }
+            let lost = reign
+                .until
+                .wait_for(|until| until.is_none_or(|until| Instant::now() >= until));
+            let _ = tokio::time::timeout(options.interval, lost).await;
+        } else {
+            // Observations of an earlier reign are stale.
+            jobs.deleted = DeletedNodes::new(options.leak_grace);
+            let _ = tokio::time::timeout(options.interval, reign.until.changed()).await;
+        }
+    }
+}
+
+/// A part that says nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Whether this replica leads, for those who are at work for long.
+#[derive(Debug, Clone)]
+struct Reign {
+    until: watch::Receiver<Option<Instant>>,
+    health: Health,
+}
+
+impl Reign {
+    fn leads(&self) -> bool {
+        self.until.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Says that the jobs do not hang.
+    fn alive(&self) {
+        self.health.beat("controller", PATIENCE);
+    }
 }
 
 #[derive(Debug)]
@@ -123,34 +159,53 @@ struct Jobs {
     collector: Collector,
     events: EventWriter,
     told: Standing,
-    next: Instant,
     collect_at: Instant,
 }
 
 impl Jobs {
-    async fn round(&mut self) -> anyhow::Result<()> {
-        cluster_information(&self.api)
-            .await
-            .context("ClusterInformation default")?;
-        pools::report(&self.api, &self.events, &mut self.told)
-            .await
-            .context("status of IPPools")?;
-        self.deleted
-            .round(&self.api, &self.allocator)
-            .await
-            .context("deleted nodes")?;
-        if Instant::now() >= self.collect_at {
-            self.collect_at = Instant::now() + Duration::from_secs(60);
-            let collected = self.collector.pass(&self.allocator).await.context("IPAM leftovers")?;
-            for handle in &collected.handles_removed {
-                tracing::info!(%handle, "IPAM handle removed: in two passes it had no address");
-            }
-            for handle in &collected.handles_restored {
-                tracing::info!(%handle, "IPAM handle restored: addresses name it");
-            }
-            for block in &collected.blocks_removed {
-                tracing::info!(%block, "IPAM block removed: empty, and nobody's");
-            }
+    fn new(options: &Options, api: Api) -> Self {
+        Self {
+            allocator: Allocator::new(KubeStore::reading_settings(api.clone()), "margay-controller"),
+            deleted: DeletedNodes::new(options.leak_grace),
+            collector: Collector::default(),
+            collect_at: Instant::now(),
+            events: EventWriter::start(api.clone(), "margay-controller", options.identity.clone()),
+            told: Standing::default(),
+            api,
+        }
+    }
+
+    /// Every job once; none waits for another that fails. What failed.
+    async fn round(&mut self, reign: &Reign) -> Vec<anyhow::Error> {
+        let information = cluster_information(&self.api).await;
+        let pools = pools::report(&self.api, &self.events, &mut self.told, reign).await;
+        let deleted = self.deleted.round(&self.api, &self.allocator, reign).await;
+        let leftovers = self.collect(reign).await;
+        [
+            information.context("ClusterInformation default"),
+            pools.context("status of IPPools"),
+            deleted.context("deleted nodes"),
+            leftovers.context("IPAM leftovers"),
+        ]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect()
+    }
+
+    async fn collect(&mut self, reign: &Reign) -> anyhow::Result<()> {
+        if Instant::now() < self.collect_at || !reign.leads() {
+            return Ok(());
+        }
+        self.collect_at = Instant::now() + Duration::from_secs(60);
+        let collected = self.collector.pass(&self.allocator).await?;
+        for handle in &collected.handles_removed {
+            tracing::info!(%handle, "IPAM handle removed: in two passes it had no address");
+        }
+        for handle in &collected.handles_restored {
+            tracing::info!(%handle, "IPAM handle restored: addresses name it");
+        }
+        for block in &collected.blocks_removed {
+            tracing::info!(%block, "IPAM block removed: empty, and nobody's");
         }
         Ok(())
     }
@@ -183,3 +238,6 @@ fn guid() -> String {
     let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     uuid.trim().replace('-', "")
 }
+
+#[cfg(test)]
+mod tests;

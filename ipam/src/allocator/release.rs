@@ -77,28 +77,23 @@ impl<S: Store> Allocator<S> {
     /// Releases everything of a node that is gone: addresses it took anywhere, its blocks and its claims. Blocks of which
     /// others have borrowed stay, without owner, until these go.
     ///
-    /// Only for a node that will not come back: its pods' addresses are free afterwards.
+    /// Only for a node that will not come back: its pods' addresses are free afterwards. `gone` is asked before each block
+    /// whether it still is, and ends the release when not. What the node takes after such an answer is not released.
     ///
     /// # Errors
     /// When the store fails; calling again goes on.
-    pub async fn release_node(&self, node: &str) -> Result<ReleasedNode, Error> {
+    pub async fn release_node(&self, node: &str, gone: impl AsyncFn() -> bool) -> Result<ReleasedNode, Error> {
         let mut released = ReleasedNode::default();
+        // All is listed before the first question: a node that is back has taken nothing of it anew.
+        let mut left = Vec::new();
         let mut networks = BTreeSet::new();
         for stored in self.store.list::<IPAMBlockSpec>(None).await? {
-            let cidr = stored.spec.cidr.clone();
-            let owned = block::owner(&stored.spec) == Some(node);
-            let is_its = |allocation: &Allocation| match allocation.node() {
-                Some(holder) => holder == node,
-                None => owned,
-            };
-            if block::allocations(&stored.spec).iter().any(is_its) {
-                let freed = self.free(&cidr, 1, is_its).await?;
-                self.uncount(&cidr, &freed).await?;
-                released.addresses.extend(freed);
-            }
-            if owned {
+            let mut seen = block::allocations(&stored.spec);
+            seen.retain(|allocation| block::holder(&stored.spec, allocation) == Some(node));
+            if block::owner(&stored.spec) == Some(node) {
                 networks.extend(block::network(&stored.spec));
             }
+            left.push((stored.spec.cidr, seen));
         }
         let affinities = self.affinities(node).await?;
         networks.extend(
@@ -106,9 +101,23 @@ impl<S: Store> Allocator<S> {
                 .iter()
                 .filter_map(|affinity| cidr::parse(&affinity.spec.cidr).ok()),
         );
+        for (cidr, seen) in left.iter().filter(|(_, seen)| !seen.is_empty()) {
+            if !gone().await {
+                return Ok(released);
+            }
+            let freed = self
+                .free(cidr, seen.len(), |allocation| seen.contains(allocation))
+                .await?;
+            self.uncount(cidr, &freed).await?;
+            released.addresses.extend(freed);
+        }
         for network in networks {
-            self.release_block_of(node, network, true).await?;
-            released.blocks.push(network);
+            if !gone().await {
+                break;
+            }
+            if self.release_block_of(node, network, true).await? {
+                released.blocks.push(network);
+            }
         }
         Ok(released)
     }
@@ -121,18 +130,18 @@ impl<S: Store> Allocator<S> {
         self.release_block_of(&self.node, network, false).await
     }
 
-    /// Gives up `node`'s block; when it is not empty, only with `anyway`, and then it is left without owner. Whether it is
-    /// given up. See [`super::claim`] for the order of the steps.
-    pub(super) async fn release_block_of(&self, node: &str, network: IpNetwork, anyway: bool) -> Result<bool, Error> {
+    /// Gives up `node`'s block if it is empty; with `borrowed` also if only others have addresses of it, and then it is left
+    /// without owner. Whether it is given up. See [`super::claim`] for the order of the steps.
+    pub(super) async fn release_block_of(&self, node: &str, network: IpNetwork, borrowed: bool) -> Result<bool, Error> {
         for _ in 0..ATTEMPTS {
             let stored = self.read_latest::<IPAMBlockSpec>(&block_name(network)).await?;
             let ours = stored.filter(|stored| block::owner(&stored.spec) == Some(node));
             let affinity = self
                 .read_latest::<BlockAffinitySpec>(&affinity_name(node, network))
                 .await?;
+            let holds = |allocation: &Allocation, spec| !borrowed || block::holder(spec, allocation) == Some(node);
             if let Some(stored) = &ours
-                && !anyway
-                && !block::is_empty(&stored.spec)
+                && block::allocations(&stored.spec).iter().any(|a| holds(a, &stored.spec))
             {
                 // An earlier attempt may have left the claim half withdrawn.
                 let half = affinity.is_some_and(|stored| stored.spec.state == AffinityState::PendingDeletion);

@@ -372,13 +372,16 @@ fn a_deleted_node_leaves_only_what_others_borrowed() {
     let (a, b) = (Allocator::new(memory.clone(), "a"), Allocator::new(memory.clone(), "b"));
     assign(&a, "a1", 2, 0).unwrap();
     assign(&b, "b1", 5, 0).unwrap();
-    let released = block_on(b.release_node("a")).unwrap();
+    let released = block_on(b.release_node("a", async || true)).unwrap();
     assert_eq!((released.addresses.len(), released.blocks.len()), (2, 1));
     assert_eq!(memory.snapshot::<BlockAffinitySpec>().len(), 1);
     let blocks = memory.snapshot::<IPAMBlockSpec>();
     assert_eq!(blocks.iter().filter(|stored| stored.spec.affinity.is_none()).count(), 1);
     assert_eq!(memory.snapshot::<IPAMHandleSpec>().len(), 1);
-    assert_eq!(block_on(b.release_node("a")).unwrap(), Default::default());
+    assert_eq!(
+        block_on(b.release_node("a", async || true)).unwrap(),
+        Default::default()
+    );
     // The borrowed address was the last of the ownerless block, which goes with it.
     block_on(b.release_by_handle("b1")).unwrap();
     assert_eq!(memory.snapshot::<IPAMBlockSpec>().len(), 1);

@@ -1,5 +1,6 @@
 //! Every operation, dropped at every point where it waits for the store, then mended.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -115,9 +116,9 @@ fn releasing_a_node_killed_anywhere_is_mended_by_releasing_it_again() {
             block_on(gone.auto_assign(request("h1", 5, 1))).unwrap();
             block_on(gone.auto_assign(request("h2", 1, 1))).unwrap();
         },
-        |allocator| async move { allocator.release_node(other).await.unwrap() },
+        |allocator| async move { allocator.release_node(other, async || true).await.unwrap() },
         |allocator| {
-            block_on(allocator.release_node(other)).unwrap();
+            block_on(allocator.release_node(other, async || true)).unwrap();
             assert_eq!(allocator.store().snapshot::<IPAMBlockSpec>(), []);
             assert_eq!(allocator.store().snapshot::<BlockAffinitySpec>(), []);
         },
@@ -173,6 +174,42 @@ fn a_write_that_comes_after_its_handles_release_leaves_nothing() {
         assert!(held.is_empty() && leaked.is_empty(), "seed {seed}: {held:?} {leaked:?}");
     }
     assert!(late > 100, "only {late} writes were late");
+}
+
+#[test]
+fn a_node_that_comes_back_during_its_release_keeps_what_it_takes_from_then_on() {
+    for limit in 0..1000 {
+        let memory = store();
+        let (controller, back) = (Allocator::new(memory.clone(), "c"), Allocator::new(memory.clone(), "b"));
+        block_on(back.auto_assign(request("before1", 5, 1))).unwrap();
+        block_on(back.auto_assign(request("before2", 1, 1))).unwrap();
+        memory.set_chaos(Some(SLOW));
+        let gone = Cell::new(true);
+        let mut release = pin!(controller.release_node("b", async || gone.get()));
+        let ended = run_until(release.as_mut(), limit);
+        memory.set_chaos(None);
+        let assigned = block_on(back.auto_assign(request("after", 3, 1))).unwrap();
+        let held = assigned
+            .addresses
+            .iter()
+            .map(|a| (a.address, "after".to_owned()))
+            .collect();
+        gone.set(false);
+        if !ended {
+            block_on(release).unwrap();
+        }
+        check_always(&memory, &held).unwrap_or_else(|e| panic!("back after {limit} polls: {e}"));
+        assert_eq!(
+            block_on(back.addresses_of("after")).unwrap().len(),
+            4,
+            "back after {limit} polls"
+        );
+        if ended {
+            assert!(limit > 30, "only {limit} points");
+            return;
+        }
+    }
+    panic!("the release does not end");
 }
 
 /// The control: without the mending, some point leaves something behind.

@@ -253,7 +253,7 @@ impl<S: Store + Clone + 'static> World<S> {
             let in_flight = self.in_flight();
             self.controller = match gone.get(pick % (gone.len() + 2)).cloned() {
                 Some(name) => Some(Box::pin(async move {
-                    let _ = allocator.release_node(&name).await;
+                    let _ = allocator.release_node(&name, async || true).await;
                     Outcome::Nothing
                 })),
                 None if self.memory.is_waiting() || self.passed.iter().any(|id| in_flight.contains(id)) => None,
@@ -298,7 +298,7 @@ impl<S: Store + Clone + 'static> World<S> {
             node.running.clear();
             if node.gone {
                 node.held.clear();
-                block_on(controller.release_node(&node.name)).map_err(|e| e.to_string())?;
+                block_on(controller.release_node(&node.name, async || true)).map_err(|e| e.to_string())?;
                 continue;
             }
             block_on(allocator.recover()).map_err(|e| e.to_string())?;
@@ -321,7 +321,7 @@ impl<S: Store + Clone + 'static> World<S> {
         for index in 0..self.nodes.len() {
             let name = self.nodes[index].name.clone();
             self.nodes[index].held.clear();
-            block_on(self.allocator("controller").release_node(&name)).map_err(|e| e.to_string())?;
+            block_on(self.allocator("controller").release_node(&name, async || true)).map_err(|e| e.to_string())?;
         }
         let (blocks, handles) = (
             self.memory.snapshot::<IPAMBlockSpec>(),

@@ -8,6 +8,7 @@ use margay_api::slim::{Node, Object};
 use margay_api::v3::{BlockAffinitySpec, IPAMBlockSpec};
 use margay_ipam::Allocator;
 
+use super::Reign;
 use crate::agent::blocks;
 use crate::kube::ipam_store::KubeStore;
 use crate::kube::resource::{BLOCK_AFFINITY, IPAM_BLOCK, NODE};
@@ -28,8 +29,14 @@ impl DeletedNodes {
         }
     }
 
-    /// Looks at the cluster once; releases those that have been gone for the grace period.
-    pub(super) async fn round(&mut self, api: &Api, allocator: &Allocator<KubeStore>) -> anyhow::Result<()> {
+    /// Looks at the cluster once; releases those that have been gone for the grace period. One that cannot be released does
+    /// not hold up the others.
+    pub(super) async fn round(
+        &mut self,
+        api: &Api,
+        allocator: &Allocator<KubeStore>,
+        reign: &Reign,
+    ) -> anyhow::Result<()> {
         // Holders first: a node that registers in between is in the later list.
         let blocks: Vec<Object<IPAMBlockSpec>> = api.list(&IPAM_BLOCK, None).await.context("list blocks")?;
         let affinities: Vec<Object<BlockAffinitySpec>> =
@@ -37,10 +44,14 @@ impl DeletedNodes {
         let nodes: Vec<Node> = api.list(&NODE, None).await.context("list nodes")?;
         let holders = holders(&blocks, &affinities);
         let nodes: BTreeSet<_> = nodes.into_iter().map(|node| node.metadata.name).collect();
+        let mut failed = Vec::new();
         for node in self.due(&holders, &nodes, Instant::now()) {
-            release(api, allocator, &node).await?;
-            self.missing.remove(&node);
+            match release(api, allocator, &node, reign).await {
+                Ok(()) => drop(self.missing.remove(&node)),
+                Err(error) => failed.push(format!("release node {node}: {error:#}")),
+            }
         }
+        anyhow::ensure!(failed.is_empty(), failed.join("; "));
         Ok(())
     }
 
@@ -67,20 +78,23 @@ impl DeletedNodes {
     }
 }
 
-async fn release(api: &Api, allocator: &Allocator<KubeStore>, node: &str) -> anyhow::Result<()> {
-    // The list may have come from a stale cache; only the object itself decides.
-    match api.get::<Node>(&NODE, None, node).await {
-        Err(ApiError::NotFound(_)) => {}
-        Ok(_) => {
-            tracing::info!(%node, "node exists after all: nothing is released");
-            return Ok(());
+async fn release(api: &Api, allocator: &Allocator<KubeStore>, node: &str, reign: &Reign) -> anyhow::Result<()> {
+    let gone = async || {
+        reign.alive();
+        // The list may have come from a stale cache; only the object itself decides.
+        match api.get::<Node>(&NODE, None, node).await {
+            Err(ApiError::NotFound(_)) => reign.leads(),
+            Ok(_) => {
+                tracing::info!(%node, "node exists after all: nothing more is released");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%node, %error, "whether the node exists is not known: nothing more is released");
+                false
+            }
         }
-        Err(error) => return Err(error).with_context(|| format!("ask for node {node}")),
-    }
-    let released = allocator
-        .release_node(node)
-        .await
-        .with_context(|| format!("release addresses of node {node}"))?;
+    };
+    let released = allocator.release_node(node, gone).await?;
     for address in &released.addresses {
         let pod = address.pod().unwrap_or_default();
         let handle = address.handle.as_deref().unwrap_or_default();

@@ -85,6 +85,11 @@ impl Election {
         self.held_until.is_some_and(|until| now < until)
     }
 
+    /// Until when [`Self::leads`] holds if nothing happens.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.held_until
+    }
+
     /// One round: reads the lease, takes or renews it when that is ours to do. Call every third of the duration.
     pub async fn round(&mut self, api: &Api) -> Result<(), ApiError> {
         let LeaseConfig { namespace, name, .. } = self.config.clone();
