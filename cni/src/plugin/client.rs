@@ -49,7 +49,10 @@ pub(super) fn from_agent(failure: Failure) -> Failure {
     }
 }
 
-const LOGS: &str = "See the log of the agent on this node (kubectl -n kube-system logs ds/margay-node).";
+const LOGS: &str = "See the log of the agent on this node (kubectl -n margay-system logs ds/margay-node).";
+
+const START: &str = "Start margay-node on this node \
+                     (kubectl -n margay-system get pods -l app.kubernetes.io/name=margay-node -o wide).";
 
 fn converse(stream: &mut UnixStream, request: &Request) -> io::Result<Answer> {
     let deadline = Instant::now() + request.patience();
@@ -84,8 +87,30 @@ fn not_running(socket: &Path, error: &io::Error) -> Failure {
         }
         _ => format!("the agent cannot be reached on {path}: {error}"),
     };
-    Failure::try_again(
-        msg,
-        "Start margay-node on this node (kubectl -n kube-system get pods -l app=margay-node -o wide).",
-    )
+    Failure::try_again(msg, START)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ways_out_name_what_is_deployed() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/node.yaml");
+        let manifest = std::fs::read_to_string(path).expect("is there");
+        let after = |text: &str, before: &str| {
+            let (_, rest) = text.split_once(before).expect("names it");
+            rest.split([' ', ')']).next().unwrap_or_default().to_owned()
+        };
+        for text in [LOGS, START] {
+            assert!(
+                manifest.contains(&format!("\n  namespace: {}\n", after(text, "-n "))),
+                "{text}"
+            );
+        }
+        assert!(manifest.contains("kind: DaemonSet"));
+        assert!(manifest.contains(&format!("\n  name: {}\n", after(LOGS, "ds/"))));
+        let label = after(START, "-l ").replace('=', ": ");
+        assert!(manifest.contains(&format!("matchLabels: {{{label}}}")), "{label}");
+    }
 }
