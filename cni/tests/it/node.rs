@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use margay_netlink::{Addr, Connection, Link, Netns, Op};
@@ -145,11 +146,8 @@ impl Node {
             .expect("connects")
             .links()
             .expect("lists");
-        links
-            .into_iter()
-            .map(|link| link.name)
-            .filter(|name| name != "lo")
-            .collect()
+        let names = links.into_iter().map(|link| link.name);
+        names.filter(|name| !innate().contains(name)).collect()
     }
 
     pub(crate) fn link(&self, name: &str) -> Link {
@@ -178,11 +176,8 @@ impl Pod {
 
     pub(crate) fn links(&self) -> Vec<String> {
         let links = self.connection().links().expect("lists");
-        links
-            .into_iter()
-            .map(|link| link.name)
-            .filter(|name| name != "lo")
-            .collect()
+        let names = links.into_iter().map(|link| link.name);
+        names.filter(|name| !innate().contains(name)).collect()
     }
 
     pub(crate) fn eth0(&self) -> Link {
@@ -213,13 +208,23 @@ pub(crate) fn variables(command: &str, pod: &Pod) -> Vec<(String, String)> {
     .into()
 }
 
+/// Links that every namespace is born with: some kernel modules make one in each.
+fn innate() -> &'static [String] {
+    static INNATE: OnceLock<Vec<String>> = OnceLock::new();
+    INNATE.get_or_init(|| {
+        let fresh = Netns::create().expect("makes a namespace");
+        let links = Connection::open_in(&fresh).expect("connects").links().expect("lists");
+        links.into_iter().map(|link| link.name).collect()
+    })
+}
+
 /// Sends one datagram, never repeated, and returns where it seemed to come from.
 pub(crate) fn datagram(from: &Netns, to: &Netns, address: &str) -> std::io::Result<IpAddr> {
     let target: IpAddr = address.parse().expect("an address");
     let receiver = to
         .run(|| UdpSocket::bind(SocketAddr::new(target, 7777)))
         .expect("enters")?;
-    receiver.set_read_timeout(Some(Duration::from_secs(3)))?;
+    receiver.set_read_timeout(Some(Duration::from_secs(15)))?;
     let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let sender = from.run(|| UdpSocket::bind(any)).expect("enters")?;
     sender.send_to(b"hello", (target, 7777))?;
