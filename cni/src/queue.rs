@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha1::{Digest, Sha1};
 
@@ -14,6 +15,9 @@ use crate::protocol::{Attachment, Del, Request, frame};
 
 /// Where they are kept.
 pub const DEFAULT_DIR: &str = "/var/lib/margay/cni-dels";
+
+/// No plugin lives for so long.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// A folder of DELs.
 #[derive(Debug, Clone)]
@@ -110,6 +114,24 @@ impl Queue {
         }
     }
 
+    /// Removes drafts that a crash left behind.
+    pub fn sweep(&self) -> io::Result<()> {
+        let listing = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            listing => listing?,
+        };
+        for item in listing {
+            let path = item?.path();
+            let is_draft = path.extension().is_some_and(|extension| extension == "new");
+            // Younger ones a plugin may be about to rename.
+            let age = |path: &Path| fs::metadata(path)?.modified()?.elapsed().map_err(io::Error::other);
+            if is_draft && age(&path).is_ok_and(|age| age > ABANDONED) {
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     fn path(&self, attachment: &Attachment) -> PathBuf {
         let Attachment {
             container_id,
@@ -197,5 +219,20 @@ mod tests {
             "{}",
             unusable[0]
         );
+    }
+    #[test]
+    fn abandoned_drafts_are_swept_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = Queue::new(dir.path());
+        queue.push(&del("c1")).unwrap();
+        for (name, age) in [("0001.7.new", 7200), ("0002.8.new", 10)] {
+            let file = File::create(dir.path().join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age))
+                .unwrap();
+        }
+        queue.sweep().unwrap();
+        assert!(!dir.path().join("0001.7.new").exists() && dir.path().join("0002.8.new").exists());
+        assert_eq!(queue.pending().unwrap().0.len(), 1);
+        Queue::new(dir.path().join("none")).sweep().unwrap();
     }
 }

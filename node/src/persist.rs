@@ -144,6 +144,30 @@ pub fn private_dir(path: &Path) -> Result<(), PersistError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(wrap)
 }
 
+/// Does what waits for the disk beside the threads that everything else runs on.
+pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The process ends.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// Removes what a crash left in a folder of writes that never were renamed into place. Only for who has claimed it.
+pub fn sweep(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let text = name.to_string_lossy();
+        if text.starts_with('.') && text.ends_with(".new") {
+            fs::remove_file(path.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
 /// Claims a folder for this process, until the file that is returned is dropped or the process ends, however it ends.
 ///
 /// # Errors
@@ -296,6 +320,16 @@ mod tests {
         assert!(error.contains("held by another margay-node"), "{error}");
         drop(first);
         claim_dir(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn drafts_of_a_crash_are_swept_away_and_nothing_else() {
+        let (dir, path) = saved();
+        fs::write(dir.path().join(".cluster.json.7.new"), "half").unwrap();
+        fs::write(dir.path().join("new"), "").unwrap();
+        sweep(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert!(path.exists());
     }
 
     #[test]

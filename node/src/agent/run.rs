@@ -48,6 +48,10 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
     persist::private_dir(&options.state_dir)?;
     // Two agents would take each other's sockets and remove each other's routes.
     let _claim = claim(&options.state_dir).await?;
+    let queue = Queue::new(options.state_dir.join("cni-dels"));
+    if let Err(error) = persist::sweep(&options.state_dir).and_then(|()| queue.sweep()) {
+        tracing::warn!(%error, "drafts of an earlier run not removed");
+    }
     std::fs::create_dir_all(&options.run_dir)
         .with_context(|| format!("cannot create run directory {}", options.run_dir.display()))?;
     let health = Health::default();
@@ -113,7 +117,7 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         AttacherConfig {
             node: options.node.clone(),
             add_timeout: Duration::from_secs(45),
-            queue: Queue::new(options.state_dir.join("cni-dels")),
+            queue,
         },
         (ipam, policy, links),
         pods.clone(),
