@@ -77,7 +77,7 @@ impl Store for KubeStore {
         let (resource, name) = (type_of::<R>()?, spec.name());
         let body = body(&resource, &name, None, &spec);
         let created = self.api.create::<Object<R>>(&resource, None, &body).await;
-        created.map(stored).map_err(|error| failed::<R>(&name, error))
+        created.map(stored).map_err(|error| creating::<R>(&name, error))
     }
 
     async fn update<R: Resource>(&self, old: &Stored<R>, spec: R) -> Result<Stored<R>, StoreError> {
@@ -182,6 +182,17 @@ fn failed<R: Resource>(name: &str, error: ApiError) -> StoreError {
     }
 }
 
+/// [`failed`] for an object that need not be there: what is missing is its type.
+fn creating<R: Resource>(name: &str, error: ApiError) -> StoreError {
+    match (error, type_of::<R>()) {
+        (ApiError::NotFound(_), Ok(resource)) => StoreError::Unavailable(format!(
+            "the API server does not serve {}; apply deploy/crds",
+            resource.full_name()
+        )),
+        (error, _) => failed::<R>(name, error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use margay_api::v3::{BlockAffinitySpec, IPAMHandleSpec};
@@ -202,6 +213,18 @@ mod tests {
         assert_eq!(body["metadata"]["resourceVersion"], "17");
         assert_eq!(body["metadata"]["labels"]["projectcalico.org/ip-version"], "4");
         assert_eq!(body["spec"]["cidr"], "10.244.0.0/26");
+    }
+
+    #[test]
+    fn a_type_that_is_not_served_is_no_race() {
+        let error = creating::<IPAMHandleSpec>("margay.c1", ApiError::NotFound("page not found".into()));
+        assert!(!error.is_race());
+        assert!(
+            error
+                .to_string()
+                .contains("ipamhandles.projectcalico.org; apply deploy/crds"),
+            "{error}"
+        );
     }
 
     #[test]
