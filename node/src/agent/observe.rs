@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::Command;
 use super::facts::Facts;
+use super::policy_feed;
 use crate::control::{Source, Unavailable};
 use crate::health::{BGP, Condition, Health};
 use crate::host::HostState;
@@ -236,7 +237,7 @@ impl Source for Observer {
                 endpoint.policy.reason = Some("the policy engine does not run yet".to_owned());
                 continue;
             };
-            let id = margay_felix::model::EndpointId::new(&endpoint.namespace, &endpoint.pod);
+            let id = policy_feed::endpoint(&endpoint.namespace, &endpoint.pod, &endpoint.ifname);
             let state = status
                 .endpoints
                 .iter()

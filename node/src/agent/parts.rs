@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use margay_felix::dataplane::forget_connections;
 use margay_felix::engine::Handle as PolicyEngine;
-use margay_felix::model::EndpointId;
 use margay_netlink::Handle as Netlink;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::core::Command;
+use super::policy_feed::endpoint_id;
 use super::settings::Settings;
 use crate::cni_server::{Links, Policy};
 use crate::endpoints::EndpointRecord;
@@ -44,7 +44,7 @@ impl Policy for CorePolicy {
         let Some(engine) = engine else {
             return Err("the policy engine waits for the cluster's state".to_owned());
         };
-        let id = EndpointId::new(&record.namespace, &record.pod);
+        let id = endpoint_id(record);
         let left = deadline.saturating_duration_since(Instant::now());
         engine.wait_programmed(&id, left).await.map_err(|error| error.reason)
     }

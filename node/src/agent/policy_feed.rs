@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use margay_api::slim::{Metadata, Pod};
 use margay_felix::convert::{self, Problem};
-use margay_felix::model::{Attachment, EndpointId, Pool, Update};
+use margay_felix::model::{Attachment, EndpointId, Pool, Update, Workload};
 
 use super::blocks::{self, PodName};
 use super::cluster::{Altered, Cluster};
@@ -31,6 +31,8 @@ pub struct PolicyFeed {
     reports: HashMap<ObjectKey, BTreeSet<IpAddr>>,
     pools: BTreeMap<IpNetwork, Pool>,
     attachments: BTreeMap<EndpointId, Attachment>,
+    /// Pods once more, for their further interfaces.
+    further: BTreeMap<EndpointId, Workload>,
 }
 
 /// What came of one round.
@@ -183,20 +185,24 @@ impl PolicyFeed {
         records: impl Iterator<Item = &'a EndpointRecord>,
         updates: &mut Vec<Update>,
     ) {
-        let mut newest: BTreeMap<EndpointId, &EndpointRecord> = BTreeMap::new();
-        for record in records {
-            // A pod has one interface at a time; a new sandbox replaces the old one before its DEL arrives.
-            let entry = newest
-                .entry(EndpointId::new(&record.namespace, &record.pod))
-                .or_insert(record);
+        // A pod has one sandbox at a time; a new one replaces the old one before its DEL arrives.
+        let records: Vec<_> = records.collect();
+        let mut newest: BTreeMap<(&str, &str), &EndpointRecord> = BTreeMap::new();
+        for record in &records {
+            let entry = newest.entry((&record.namespace, &record.pod)).or_insert(record);
             if record.sequence > entry.sequence {
                 *entry = record;
             }
         }
-        let now: BTreeMap<_, _> = newest
+        let is_living = |record: &&EndpointRecord| {
+            newest[&(record.namespace.as_str(), record.pod.as_str())].key.container == record.key.container
+        };
+        let now: BTreeMap<_, _> = records
             .into_iter()
-            .map(|(id, record)| (id, attachment(cluster, record)))
+            .filter(is_living)
+            .map(|record| (endpoint_id(record), attachment(cluster, record)))
             .collect();
+        self.further(cluster, &now, updates);
         for id in self.attachments.keys().filter(|id| !now.contains_key(id)) {
             updates.push(Update::Attachment(id.clone(), None));
         }
@@ -207,6 +213,44 @@ impl PolicyFeed {
             updates.push(Update::Attachment(id.clone(), Some(attachment.clone())));
         }
         self.attachments = now;
+    }
+
+    /// The pod again for each of its further interfaces: the same but for its address.
+    fn further(&mut self, cluster: &Cluster, now: &BTreeMap<EndpointId, Attachment>, updates: &mut Vec<Update>) {
+        let mut further = BTreeMap::new();
+        for (id, attachment) in now {
+            let Some((pod, _)) = id.name.split_once('/') else {
+                continue;
+            };
+            let key = object_key(&(id.namespace.to_string(), pod.to_owned()));
+            if let Some(Update::Workload(_, Some(mut workload))) = cluster.pods.get(&key).map(convert::pod) {
+                workload.addresses = attachment.addresses.clone();
+                further.insert(id.clone(), workload);
+            }
+        }
+        for id in self.further.keys().filter(|id| !further.contains_key(id)) {
+            updates.push(Update::Workload(id.clone(), None));
+        }
+        for (id, workload) in further
+            .iter()
+            .filter(|(id, workload)| self.further.get(id) != Some(workload))
+        {
+            updates.push(Update::Workload(id.clone(), Some(workload.clone())));
+        }
+        self.further = further;
+    }
+}
+
+/// The policy engine's name of an attachment: the pod's, and for a further interface of the pod one that no pod has.
+pub fn endpoint_id(record: &EndpointRecord) -> EndpointId {
+    endpoint(&record.namespace, &record.pod, &record.key.ifname)
+}
+
+/// As [`endpoint_id`], of its parts.
+pub fn endpoint(namespace: &str, pod: &str, ifname: &str) -> EndpointId {
+    match ifname {
+        "eth0" => EndpointId::new(namespace, pod),
+        further => EndpointId::new(namespace, &format!("{pod}/{further}")),
     }
 }
 

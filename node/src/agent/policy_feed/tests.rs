@@ -1,6 +1,5 @@
 use margay_api::slim::{Object, PodIp};
 use margay_api::v3::IPAMBlockSpec;
-use margay_felix::model::Workload;
 
 use super::super::blocks::tests::block;
 use super::super::cluster::ClusterChange;
@@ -178,6 +177,59 @@ fn of_two_sandboxes_of_a_pod_the_newer_one_lives() {
     bench.records.remove(0);
     let updates = bench.apply(ClusterChange::Pod(Change::Reset(vec![pod("a", "u1", &[])])));
     assert!(matches!(&updates[..], [Update::Attachment(_, Some(a))] if a.addresses[0].to_string() == "10.244.0.7"));
+}
+
+#[test]
+fn every_interface_of_a_pods_sandbox_is_an_endpoint() {
+    let further = |container: &str, sequence: u64| {
+        let mut further = record("a", "u1", sequence);
+        further.key.container = container.into();
+        further.key.ifname = "net1".into();
+        further.interface = "mgyfurther".into();
+        further
+    };
+    let mut bench = Bench {
+        // The older sandbox had a further interface, too.
+        records: vec![
+            record("a", "u1", 7),
+            further("c7", 8),
+            record("a", "u1", 9),
+            further("c9", 10),
+        ],
+        ..Bench::default()
+    };
+    let mut shop = pod("a", "u1", &["10.244.0.9"]);
+    shop.metadata.labels.insert("app".into(), "shop".into());
+    let mut attached = BTreeMap::new();
+    for update in bench.pod(shop.clone()) {
+        match update {
+            Update::Attachment(id, Some(attachment)) => _ = attached.insert(id, attachment.addresses[0].to_string()),
+            Update::Workload(id, Some(workload)) if *id.name == *"a/net1" => {
+                assert_eq!(workload.addresses, ["10.244.0.10".parse::<IpAddr>().unwrap()]);
+                assert_eq!(
+                    (&*workload.uid, workload.labels.get("app").map(String::as_str)),
+                    ("u1", Some("shop"))
+                );
+            }
+            Update::Workload(id, Some(_)) => assert_eq!(*id.name, *"a"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let (own, more) = (EndpointId::new("shop", "a"), EndpointId::new("shop", "a/net1"));
+    assert_eq!(
+        attached,
+        BTreeMap::from([(own, "10.244.0.9".into()), (more.clone(), "10.244.0.10".into())])
+    );
+
+    shop.metadata.labels.insert("app".into(), "till".into());
+    let relabelled = bench.pod(shop.clone());
+    assert_eq!(relabelled.len(), 2, "both follow the pod: {relabelled:?}");
+    bench.records.pop();
+    let gone = bench.apply(ClusterChange::Pod(Change::Reset(vec![shop])));
+    assert_eq!(
+        gone,
+        [Update::Workload(more.clone(), None), Update::Attachment(more, None)]
+    );
 }
 
 #[test]
