@@ -1,6 +1,7 @@
 //! The agent's end of the CNI protocol: a root-only Unix socket, one request a connection.
 
 mod attach;
+mod detach;
 mod parts;
 #[cfg(test)]
 mod tests;

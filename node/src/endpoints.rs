@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -71,6 +73,10 @@ impl EndpointRecord {
 pub struct EndpointStore {
     dir: PathBuf,
     records: BTreeMap<AttachmentKey, EndpointRecord>,
+    /// The highest sequence given so far.
+    sequence: u64,
+    /// One write at a time, in order.
+    disk: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl EndpointStore {
@@ -102,27 +108,54 @@ impl EndpointStore {
         Ok((
             Self {
                 dir: dir.to_owned(),
+                sequence: records.values().map(|record| record.sequence).max().unwrap_or(0),
                 records,
+                disk: Arc::default(),
             },
             unusable,
         ))
     }
 
-    /// Stores a record; durable on return.
-    pub fn put(&mut self, record: EndpointRecord) -> Result<(), PersistError> {
-        persist::save(&self.path(&record.key), ENDPOINT, &record)?;
+    /// Stores a record under the next sequence; durable on return. Readers are not held up by the disk.
+    pub async fn put(store: &Mutex<Self>, mut record: EndpointRecord) -> Result<EndpointRecord, PersistError> {
+        let (path, disk) = {
+            let mut store = store.lock();
+            store.sequence += 1;
+            record.sequence = store.sequence;
+            (store.path(&record.key), store.disk.clone())
+        };
+        let turn = disk.lock_owned().await;
+        let record = persist::aside(move || {
+            let _turn = turn;
+            persist::save(&path, ENDPOINT, &record).map(|()| record)
+        })
+        .await?;
+        store.lock().remember(record.clone());
+        Ok(record)
+    }
+
+    /// The half of [`Self::put`] that is in memory.
+    pub(crate) fn remember(&mut self, record: EndpointRecord) {
         self.records.insert(record.key.clone(), record);
-        Ok(())
     }
 
-    /// Removes a record; durable on return. A missing one is fine.
-    pub fn remove(&mut self, key: &AttachmentKey) -> Result<Option<EndpointRecord>, PersistError> {
-        persist::remove(&self.path(key))?;
-        Ok(self.records.remove(key))
+    /// Removes a record; durable on return. A missing one is fine. Readers are not held up by the disk.
+    pub async fn remove(store: &Mutex<Self>, key: &AttachmentKey) -> Result<Option<EndpointRecord>, PersistError> {
+        let (path, disk) = {
+            let store = store.lock();
+            (store.path(key), store.disk.clone())
+        };
+        let turn = disk.lock_owned().await;
+        persist::aside(move || {
+            let _turn = turn;
+            persist::remove(&path)
+        })
+        .await?;
+        Ok(store.lock().records.remove(key))
     }
 
-    /// One record.
-    pub fn get(&self, key: &AttachmentKey) -> Option<&EndpointRecord> {
+    /// The record of a container's interface.
+    pub fn of_container(&self, key: &AttachmentKey) -> Option<&EndpointRecord> {
         self.records.get(key)
     }
 
@@ -171,25 +204,47 @@ mod tests {
         }
     }
 
-    #[test]
-    fn records_survive_reopening() {
+    #[tokio::test]
+    async fn records_survive_reopening_and_their_order_goes_on() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut store, unusable) = EndpointStore::open(dir.path()).unwrap();
+        let (store, unusable) = EndpointStore::open(dir.path()).unwrap();
         assert!(unusable.is_empty());
-        store.put(record("c1")).unwrap();
-        store.put(record("c2")).unwrap();
-        store.remove(&record("c1").key).unwrap();
+        let store = Mutex::new(store);
+        EndpointStore::put(&store, record("c1")).await.unwrap();
+        EndpointStore::put(&store, record("c2")).await.unwrap();
+        EndpointStore::remove(&store, &record("c1").key).await.unwrap();
         let (store, _) = EndpointStore::open(dir.path()).unwrap();
-        assert_eq!(store.iter().cloned().collect::<Vec<_>>(), [record("c2")]);
+        let second = EndpointRecord {
+            sequence: 2,
+            ..record("c2")
+        };
+        assert_eq!(store.iter().cloned().collect::<Vec<_>>(), [second]);
+        let third = EndpointStore::put(&Mutex::new(store), record("c3")).await.unwrap();
+        assert_eq!(third.sequence, 3);
     }
 
-    #[test]
-    fn a_damaged_record_is_reported_and_does_not_hide_the_others() {
+    /// A disk that takes its time, played by a holder of the disk's turn.
+    #[tokio::test]
+    async fn readers_do_not_wait_for_the_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut store, _) = EndpointStore::open(dir.path()).unwrap();
-        store.put(record("c1")).unwrap();
-        store.put(record("c2")).unwrap();
-        let path = store.path(&record("c1").key);
+        let store = Mutex::new(EndpointStore::open(dir.path()).unwrap().0);
+        let disk = store.lock().disk.clone();
+        let turn = disk.lock().await;
+        let mut writing = Box::pin(EndpointStore::put(&store, record("c1")));
+        assert!(futures::poll!(writing.as_mut()).is_pending());
+        assert!(store.try_lock().is_some_and(|store| store.iter().next().is_none()));
+        drop(turn);
+        writing.await.unwrap();
+        assert_eq!(store.lock().iter().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_is_reported_and_does_not_hide_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Mutex::new(EndpointStore::open(dir.path()).unwrap().0);
+        EndpointStore::put(&store, record("c1")).await.unwrap();
+        EndpointStore::put(&store, record("c2")).await.unwrap();
+        let path = store.lock().path(&record("c1").key);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         let (store, unusable) = EndpointStore::open(dir.path()).unwrap();

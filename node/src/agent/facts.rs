@@ -210,25 +210,23 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let (mut store, _) = EndpointStore::open(dir.path()).unwrap();
-        store
-            .put(EndpointRecord {
-                key: AttachmentKey {
-                    network: "margay".into(),
-                    container: "c1".into(),
-                    ifname: "eth0".into(),
-                },
-                namespace: "shop".into(),
-                pod: "a".into(),
-                runtime_uid: "u".into(),
-                pod_uid: "u".into(),
-                interface: "mgy1".into(),
-                addresses: vec!["10.244.0.1".parse().unwrap()],
-                mtu: 1500,
-                handle: "margay.c1".into(),
-                netns: String::new(),
-                sequence: 1,
-            })
-            .unwrap();
+        store.remember(EndpointRecord {
+            key: AttachmentKey {
+                network: "margay".into(),
+                container: "c1".into(),
+                ifname: "eth0".into(),
+            },
+            namespace: "shop".into(),
+            pod: "a".into(),
+            runtime_uid: "u".into(),
+            pod_uid: "u".into(),
+            interface: "mgy1".into(),
+            addresses: vec!["10.244.0.1".parse().unwrap()],
+            mtu: 1500,
+            handle: "margay.c1".into(),
+            netns: String::new(),
+            sequence: 1,
+        });
         let facts = facts(&cluster, "node1", &store, Vec::new(), Vec::new());
         assert_eq!(
             facts.ipam,

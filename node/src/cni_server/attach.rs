@@ -1,4 +1,4 @@
-//! ADD, DEL, CHECK and STATUS.
+//! ADD, CHECK and STATUS; DEL is in [`super::detach`].
 //!
 //! An attachment's life on disk: nothing → record → nothing. ADD allocates, writes the record, has its policy programmed
 //! and answers; whatever fails on the way is undone. DEL removes the record, then the link, then gives the addresses back:
@@ -10,13 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use margay_cni::host::{GATEWAY_V4, GATEWAY_V6, HOST_MAC};
-use margay_cni::protocol::{Add, Answer, Attached, Attachment, Check, Del, Failure, Request, code};
+use margay_cni::protocol::{Add, Answer, Attached, Attachment, Check, Failure, Request, code};
 use margay_cni::queue::Queue;
 use margay_cni::{naming, protocol};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::busy;
 use super::parts::{Addresses, AssignError, Assignment, Links, Policy};
 use crate::endpoints::{AttachmentKey, EndpointRecord, EndpointStore};
 use crate::health::Health;
@@ -24,6 +23,7 @@ use crate::host::ROUTE_PROTOCOL;
 use crate::kube::time::rfc3339_now;
 use crate::kube::watch::ObjectKey;
 use crate::metrics::CniMetrics;
+use crate::persist;
 use crate::pods::PodBoard;
 
 /// What an [`Attacher`] is told once.
@@ -40,13 +40,13 @@ pub struct AttacherConfig {
 /// Serves attachments.
 #[derive(Debug)]
 pub struct Attacher<A, P, L> {
-    config: AttacherConfig,
-    addresses: A,
-    policy: P,
-    links: L,
+    pub(super) config: AttacherConfig,
+    pub(super) addresses: A,
+    pub(super) policy: P,
+    pub(super) links: L,
     pods: Arc<PodBoard>,
-    health: Health,
-    endpoints: Arc<Mutex<EndpointStore>>,
+    pub(super) health: Health,
+    pub(super) endpoints: Arc<Mutex<EndpointStore>>,
     /// One holder at a time for each container and for each host interface.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     metrics: CniMetrics,
@@ -118,60 +118,23 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         }
     }
 
-    /// Carries out DELs that were written down while they could not be. Says how many are left.
-    pub async fn replay(&self) -> usize {
-        let (entries, unusable) = match self.config.queue.pending() {
-            Ok(pending) => pending,
-            Err(error) => {
-                tracing::error!(%error, "queue of CNI DELs unreadable");
-                return 0;
-            }
-        };
-        for error in unusable {
-            tracing::error!(%error, "queued CNI DEL unusable: its addresses stay allocated until the pod's node is cleaned");
-        }
-        let mut left = 0;
-        for entry in entries {
-            let _container = self
-                .lock(format!("container {}", entry.del.attachment.container_id))
-                .await;
-            // An ADD may have carried it out and attached anew while this one waited for the lock.
-            match self.config.queue.find(&entry.del.attachment) {
-                Ok(Some(still)) if still.del == entry.del => {}
-                _ => continue,
-            }
-            match self.del_locked(&entry.del).await {
-                Ok(()) => {
-                    tracing::info!(container = %entry.del.attachment.container_id, "queued DEL carried out");
-                    if let Err(error) = self.config.queue.done(&entry) {
-                        tracing::error!(%error, "queued CNI DEL not removed");
-                    }
-                }
-                Err(reason) => {
-                    tracing::warn!(container = %entry.del.attachment.container_id, %reason, "queued DEL waits");
-                    left += 1;
-                }
-            }
-        }
-        left
-    }
-
     async fn add(&self, add: Add) -> Result<Answer, Failure> {
         let deadline = Instant::now() + self.config.add_timeout;
-        let key = key(&add.attachment);
-        let _container = self.lock(format!("container {}", key.container)).await;
+        let _container = self.lock(format!("container {}", add.attachment.container_id)).await;
+        let key = self.key(&add.attachment);
         let pod_key = ObjectKey {
             namespace: add.pod.namespace.clone(),
             name: add.pod.name.clone(),
         };
         // A DEL of this very attachment that was never carried out would later tear down what is made now.
-        if let Ok(Some(entry)) = self.config.queue.find(&add.attachment) {
+        let attachment = add.attachment.clone();
+        if let Ok(Some(entry)) = self.queue(move |queue| queue.find(&attachment)).await {
             self.del_locked(&entry.del).await.map_err(|reason| {
                 Failure::try_again(format!("pod {pod_key}: an earlier DEL is not finished: {reason}"), "")
             })?;
-            let _ = self.config.queue.done(&entry);
+            let _ = self.queue(move |queue| queue.done(&entry)).await;
         }
-        let existing = self.endpoints.lock().get(&key).cloned();
+        let existing = self.endpoints.lock().of_container(&key).cloned();
         let (record, is_new) = match existing {
             Some(record) => (record, false),
             None => (self.create(&add, &key, &pod_key, deadline).await?, true),
@@ -211,6 +174,8 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
                 let why = self.blocker().map_or(String::new(), |blocker| format!(" ({blocker})"));
                 Failure::try_again(format!("pod {pod_key}: {reason}{why}"), WAY_OUT)
             })?;
+        let interface = self.interface(pod_key, key, remaining(deadline)).await;
+        let interface = interface.map_err(|reason| Failure::try_again(format!("pod {pod_key}: {reason}"), WAY_OUT))?;
         let wish = Assignment {
             handle: handle(key),
             attributes: BTreeMap::from([
@@ -237,12 +202,12 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
             }
         };
         // While the addresses lead nowhere yet, no packet can bring a connection back.
-        if let Err(error) = self.links.forget_connections(&addresses).await {
+        let forgetting = tokio::time::timeout_at(deadline, self.links.forget_connections(&addresses));
+        if let Err(error) = forgetting.await.unwrap_or_else(|_| Err("no time left".to_owned())) {
             tracing::warn!(pod = %pod_key, %error, "connections of the addresses' former holders may live on");
         }
-        let interface = self.interface(pod_key, key).await;
         let _interface = self.lock(format!("interface {interface}")).await;
-        let mut record = EndpointRecord {
+        let record = EndpointRecord {
             key: key.clone(),
             namespace: pod_key.namespace.clone(),
             pod: pod_key.name.clone(),
@@ -255,104 +220,30 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
             netns: add.netns.clone(),
             sequence: 0,
         };
-        let stored = {
-            let mut endpoints = self.endpoints.lock();
-            record.sequence = endpoints.iter().map(|other| other.sequence).max().unwrap_or(0) + 1;
-            endpoints.put(record.clone())
+        let handle = record.handle.clone();
+        let record = match EndpointStore::put(&self.endpoints, record).await {
+            Ok(record) => record,
+            Err(error) => {
+                self.release(&handle).await;
+                return Err(Failure::new(
+                    code::IO,
+                    format!("pod {pod_key}: the attachment cannot be recorded: {error}"),
+                    "",
+                ));
+            }
         };
-        if let Err(error) = stored {
-            self.release(&record.handle).await;
-            return Err(Failure::new(
-                code::IO,
-                format!("pod {pod_key}: the attachment cannot be recorded: {error}"),
-                "",
-            ));
-        }
         tracing::info!(
             pod = %pod_key, container = %key.container, interface = %record.interface, addresses = ?record.addresses,
             "attaching"
         );
-        self.policy.changed().await;
+        // Who was not told by then has not programmed it either, which is what is waited for next.
+        let _ = tokio::time::timeout_at(deadline, self.policy.changed()).await;
         Ok(record)
     }
 
-    /// Takes back what a failed ADD did.
-    async fn undo(&self, record: &EndpointRecord) {
-        if let Err(error) = self.forget(&record.key).await {
-            tracing::error!(%error, container = %record.key.container, "failed ADD not undone; its DEL will do it");
-            return;
-        }
-        self.release(&record.handle).await;
-    }
-
-    async fn release(&self, handle: &str) {
-        if let Err(error) = self.addresses.release(handle).await {
-            tracing::warn!(%handle, %error, "addresses not released yet; the DEL will do it");
-        }
-    }
-
-    async fn del_or_queue(&self, del: Del) -> Answer {
-        let Err(reason) = self.del(&del).await else {
-            return Answer::Done;
-        };
-        match self.config.queue.push(&del) {
-            Ok(()) => {
-                tracing::warn!(container = %del.attachment.container_id, %reason, "DEL written down, to be finished later");
-                Answer::Done
-            }
-            Err(error) => busy(
-                format!("container {}: {reason}; {error}", del.attachment.container_id),
-                "",
-            ),
-        }
-    }
-
-    async fn del(&self, del: &Del) -> Result<(), String> {
-        let _container = self.lock(format!("container {}", del.attachment.container_id)).await;
-        self.del_locked(del).await
-    }
-
-    /// A DEL by somebody who holds the container's lock.
-    async fn del_locked(&self, del: &Del) -> Result<(), String> {
-        let key = key(&del.attachment);
-        let record = self.endpoints.lock().get(&key).cloned();
-        let interface = match (&record, &del.pod) {
-            (Some(record), _) => Some(record.interface.clone()),
-            (None, Some(pod)) => {
-                let pod = ObjectKey {
-                    namespace: pod.namespace.clone(),
-                    name: pod.name.clone(),
-                };
-                Some(self.interface(&pod, &key).await)
-            }
-            (None, None) => None,
-        };
-        if let Some(interface) = interface {
-            // Held until the link is gone: a newer ADD of the pod waits, and then the link is not taken from under it.
-            let _interface = self.lock(format!("interface {interface}")).await;
-            self.forget(&key).await.map_err(|error| error.to_string())?;
-            if !self.endpoints.lock().iter().any(|other| other.interface == interface) {
-                self.links.delete(&interface).await?;
-            }
-        }
-        self.addresses.release(&handle(&key)).await?;
-        if let Some(record) = record {
-            tracing::info!(pod = %format!("{}/{}", record.namespace, record.pod), container = %key.container, "detached");
-        }
-        Ok(())
-    }
-
-    async fn forget(&self, key: &AttachmentKey) -> Result<(), crate::persist::PersistError> {
-        let removed = self.endpoints.lock().remove(key)?;
-        if removed.is_some() {
-            self.policy.changed().await;
-        }
-        Ok(())
-    }
-
     async fn check(&self, check: &Check) -> Result<Answer, Failure> {
-        let key = key(&check.attachment);
-        let record = self.endpoints.lock().get(&key).cloned().ok_or_else(|| {
+        let key = self.key(&check.attachment);
+        let record = self.endpoints.lock().of_container(&key).cloned().ok_or_else(|| {
             Failure::new(
                 code::UNKNOWN_CONTAINER,
                 format!(
@@ -388,16 +279,49 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         }
     }
 
-    async fn interface(&self, pod: &ObjectKey, key: &AttachmentKey) -> String {
-        let prefix = &self.links.interface_prefix().await;
-        if key.ifname == "eth0" {
+    /// Name of the host side of an attachment.
+    pub(super) async fn interface(
+        &self,
+        pod: &ObjectKey,
+        key: &AttachmentKey,
+        patience: Duration,
+    ) -> Result<String, String> {
+        let prefix = tokio::time::timeout(patience, self.links.interface_prefix()).await;
+        let prefix = &prefix.map_err(|_| "the cluster's settings are not known yet".to_owned())?;
+        Ok(if key.ifname == "eth0" {
             naming::host_interface(prefix, &pod.namespace, &pod.name)
         } else {
             naming::further_host_interface(prefix, &pod.namespace, &pod.name, &key.network, &key.ifname)
-        }
+        })
     }
 
-    async fn lock(&self, name: String) -> tokio::sync::OwnedMutexGuard<()> {
+    /// Works on the queue of DELs, which is on disk.
+    pub(super) async fn queue<T: Send + 'static>(&self, work: impl FnOnce(&Queue) -> T + Send + 'static) -> T {
+        let queue = self.config.queue.clone();
+        persist::aside(move || work(&queue)).await
+    }
+
+    /// What the attachment is recorded as, or would be.
+    pub(super) fn key(&self, attachment: &Attachment) -> AttachmentKey {
+        let protocol::Attachment {
+            container_id,
+            network,
+            ifname,
+        } = attachment.clone();
+        let key = AttachmentKey {
+            network,
+            container: container_id,
+            ifname,
+        };
+        let known = self
+            .endpoints
+            .lock()
+            .of_container(&key)
+            .map(|record| record.key.clone());
+        known.unwrap_or(key)
+    }
+
+    pub(super) async fn lock(&self, name: String) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock();
             locks.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -411,7 +335,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const WAY_OUT: &str = "See `margayctl status` and the agent's /readyz on this node.";
 
 /// The IPAM handle of an attachment: Calico's for a pod's own interface, with the name added for further ones.
-fn handle(key: &AttachmentKey) -> String {
+pub(super) fn handle(key: &AttachmentKey) -> String {
     let AttachmentKey {
         network,
         container,
@@ -421,19 +345,6 @@ fn handle(key: &AttachmentKey) -> String {
         format!("{network}.{container}")
     } else {
         format!("{network}.{container}.{ifname}")
-    }
-}
-
-fn key(attachment: &Attachment) -> AttachmentKey {
-    let protocol::Attachment {
-        container_id,
-        network,
-        ifname,
-    } = attachment.clone();
-    AttachmentKey {
-        network,
-        container: container_id,
-        ifname,
     }
 }
 

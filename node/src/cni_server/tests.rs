@@ -1,3 +1,5 @@
+mod trouble;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,6 +27,24 @@ struct World {
     told: Mutex<usize>,
     /// Addresses whose connections were forgotten, with how often the policy engine had been told by then.
     forgotten: Mutex<Vec<(Vec<IpAddr>, usize)>>,
+    /// What never answers.
+    silent: Mutex<BTreeSet<Part>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Release,
+    Prefix,
+    Policy,
+    Connections,
+}
+
+impl World {
+    async fn unless_silent(&self, part: Part) {
+        if self.silent.lock().contains(&part) {
+            std::future::pending().await
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -58,6 +78,7 @@ impl Addresses for Fake {
     }
 
     async fn release(&self, handle: &str) -> Result<(), String> {
+        self.0.unless_silent(Part::Release).await;
         if let Some(error) = self.0.api_fails.lock().clone() {
             return Err(error);
         }
@@ -68,10 +89,14 @@ impl Addresses for Fake {
 
 impl Policy for Fake {
     async fn changed(&self) {
+        self.0.unless_silent(Part::Policy).await;
         *self.0.told.lock() += 1;
     }
 
-    async fn wait_programmed(&self, _: &EndpointRecord, _: Duration) -> Result<(), String> {
+    async fn wait_programmed(&self, _: &EndpointRecord, patience: Duration) -> Result<(), String> {
+        if patience.is_zero() {
+            return Err("no time left".into());
+        }
         self.0.policy_fails.lock().clone().map_or(Ok(()), Err)
     }
 }
@@ -83,6 +108,7 @@ impl Links for Fake {
     }
 
     async fn forget_connections(&self, addresses: &[IpAddr]) -> Result<(), String> {
+        self.0.unless_silent(Part::Connections).await;
         let told = *self.0.told.lock();
         self.0.forgotten.lock().push((addresses.to_vec(), told));
         Ok(())
@@ -93,6 +119,7 @@ impl Links for Fake {
     }
 
     async fn interface_prefix(&self) -> String {
+        self.0.unless_silent(Part::Prefix).await;
         "mgy".into()
     }
 }

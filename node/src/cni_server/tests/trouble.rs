@@ -1,0 +1,114 @@
+//! Parts that do not answer, names that clash or change.
+
+use super::*;
+
+fn further(container: &str) -> Attachment {
+    Attachment {
+        ifname: "net1".into(),
+        ..attachment(container)
+    }
+}
+
+/// What is asked for, within a minute on the test's clock.
+async fn soon<T>(asked: impl Future<Output = T>) -> T {
+    let answer = tokio::time::timeout(Duration::from_secs(60), asked).await;
+    answer.expect("an answer within a minute")
+}
+
+#[tokio::test(start_paused = true)]
+async fn dels_do_not_wait_for_an_api_server_that_does_not_answer() {
+    let bench = bench();
+    let path = bench.dir.path().join("cni.sock");
+    let server = tokio::spawn(serve(bind(&path).unwrap(), bench.attacher.clone()));
+    attached(bench.ask(Request::Add(add("c0", "q1", "u1"))).await);
+    bench.world.silent.lock().insert(Part::Release);
+    let ask = async |request: Request| frame::decode_answer(&exchange(&path, &frame::encode_request(&request)).await);
+    let names: Vec<_> = (0..200).map(|n| format!("c{n}")).collect();
+    let dels = futures::future::join_all(names.iter().map(|name| ask(Request::Del(del(name)))));
+    let (answers, status) = soon(async { futures::join!(dels, ask(Request::Status)) }).await;
+    assert_eq!(status, Ok(Answer::Done));
+    assert!(answers.iter().all(|answer| *answer == Ok(Answer::Done)), "{answers:?}");
+    assert_eq!(bench.queue.pending().unwrap().0.len(), 200);
+    assert_eq!(bench.held(), ["margay.c0"]);
+    bench.world.silent.lock().clear();
+    assert_eq!(bench.attacher.replay().await, 0);
+    assert!(bench.held().is_empty());
+    server.abort();
+}
+
+#[tokio::test]
+async fn with_the_api_server_known_away_a_del_is_written_down_at_once() {
+    let bench = bench();
+    attached(bench.ask(Request::Add(add("c1", "q1", "u1"))).await);
+    bench
+        .health
+        .set("datastore", Condition::NotReady("no route to host".into()));
+    assert_eq!(bench.ask(Request::Del(del("c1"))).await, Answer::Done);
+    assert_eq!(bench.held(), ["margay.c1"], "not even tried");
+    assert_eq!(bench.queue.pending().unwrap().0.len(), 1);
+    assert_eq!(*bench.world.deleted.lock(), ["mgy16ff9610a79"]);
+    // A single watch that fails looks the same: addresses must not stay taken for ever.
+    assert_eq!(bench.attacher.replay().await, 0);
+    assert!(bench.held().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_del_does_not_wait_for_the_clusters_settings() {
+    let bench = bench();
+    bench.world.silent.lock().insert(Part::Prefix);
+    let unknown = Del {
+        pod: Some(pod_named("q1", "u1")),
+        ..del("c9")
+    };
+    assert_eq!(soon(bench.ask(Request::Del(unknown))).await, Answer::Done);
+    assert_eq!(bench.queue.pending().unwrap().0.len(), 1);
+    let failure = failure(bench.ask(Request::Add(add("c1", "q1", "u1"))).await);
+    assert!(
+        failure.retryable && failure.msg.contains("settings are not known"),
+        "{}",
+        failure.msg
+    );
+    assert!(bench.held().is_empty(), "no address is taken for nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_add_ends_in_time_although_a_part_does_not_answer() {
+    for part in [Part::Policy, Part::Connections] {
+        let bench = bench();
+        bench.world.silent.lock().insert(part);
+        let failure = failure(soon(bench.ask(Request::Add(add("c1", "q1", "u1")))).await);
+        assert!(failure.retryable, "{part:?}: {}", failure.msg);
+        assert!(bench.records().is_empty(), "{part:?}");
+        bench.world.silent.lock().clear();
+        assert_eq!(bench.ask(Request::Del(del("c1"))).await, Answer::Done);
+        assert!(bench.held().is_empty(), "{part:?}");
+    }
+}
+
+#[tokio::test]
+async fn two_interfaces_of_a_container_are_two_attachments() {
+    let bench = bench();
+    let own = attached(bench.ask(Request::Add(add("c1", "q1", "u1"))).await);
+    let more = Add {
+        attachment: further("c1"),
+        ..add("c1", "q1", "u1")
+    };
+    let more = attached(bench.ask(Request::Add(more)).await);
+    assert_ne!(more.interface, own.interface);
+    assert_eq!(bench.held(), ["margay.c1", "margay.c1.net1"]);
+    let check = |attachment| {
+        Request::Check(Check {
+            attachment,
+            netns: "/run/netns/x".into(),
+        })
+    };
+    assert_eq!(attached(bench.ask(check(attachment("c1"))).await), own);
+    assert_eq!(attached(bench.ask(check(further("c1"))).await), more);
+    let gone = Del {
+        attachment: further("c1"),
+        ..del("c1")
+    };
+    assert_eq!(bench.ask(Request::Del(gone)).await, Answer::Done);
+    assert_eq!(bench.held(), ["margay.c1"]);
+    assert_eq!(*bench.world.deleted.lock(), [more.interface]);
+}
