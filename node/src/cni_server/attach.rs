@@ -207,6 +207,13 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
             tracing::warn!(pod = %pod_key, %error, "connections of the addresses' former holders may live on");
         }
         let _interface = self.lock(format!("interface {interface}")).await;
+        if let Some(other) = self.other_holder(&interface, pod_key) {
+            self.release(&wish.handle).await;
+            return Err(Failure::refused(
+                format!("pod {pod_key}: its host interface would be {interface}, which is that of pod {other}"),
+                "The names of the two pods have the same hash. Give one of them another name.",
+            ));
+        }
         let record = EndpointRecord {
             key: key.clone(),
             namespace: pod_key.namespace.clone(),
@@ -239,6 +246,16 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         // Who was not told by then has not programmed it either, which is what is waited for next.
         let _ = tokio::time::timeout_at(deadline, self.policy.changed()).await;
         Ok(record)
+    }
+
+    /// The other pod that has a host interface, if another has it: hashes of names may be the same.
+    fn other_holder(&self, interface: &str, pod: &ObjectKey) -> Option<String> {
+        let endpoints = self.endpoints.lock();
+        let is_other = |record: &&EndpointRecord| {
+            record.interface == interface && (&record.namespace, &record.pod) != (&pod.namespace, &pod.name)
+        };
+        let other = endpoints.iter().find(is_other)?;
+        Some(format!("{}/{}", other.namespace, other.pod))
     }
 
     async fn check(&self, check: &Check) -> Result<Answer, Failure> {

@@ -86,6 +86,30 @@ async fn an_add_ends_in_time_although_a_part_does_not_answer() {
 }
 
 #[tokio::test]
+async fn a_host_interface_that_is_another_pods_is_refused() {
+    let bench = bench();
+    attached(bench.ask(Request::Add(add("c1", "q1", "u1"))).await);
+    let record = bench.endpoints.lock().iter().next().unwrap().clone();
+    let mut other = record.clone();
+    (other.key.container, other.pod) = ("c2".into(), "q2".into());
+    assert_eq!(bench.ask(Request::Del(del("c1"))).await, Answer::Done);
+    // As if q2's name had the hash of q1's.
+    EndpointStore::put(&bench.endpoints, other).await.unwrap();
+    let failure = failure(bench.ask(Request::Add(add("c3", "q1", "u1"))).await);
+    assert_eq!(failure.code, code::REFUSED);
+    let expected = "pod ns0/q1: its host interface would be mgy16ff9610a79, which is that of pod ns0/q2";
+    assert_eq!(failure.msg, expected);
+    assert!(bench.held().is_empty());
+    bench.world.deleted.lock().clear();
+    let del = Del {
+        pod: Some(pod_named("q1", "u1")),
+        ..del("c3")
+    };
+    assert_eq!(bench.ask(Request::Del(del)).await, Answer::Done);
+    assert!(bench.world.deleted.lock().is_empty(), "the other pod's link stays");
+}
+
+#[tokio::test]
 async fn two_interfaces_of_a_container_are_two_attachments() {
     let bench = bench();
     let own = attached(bench.ask(Request::Add(add("c1", "q1", "u1"))).await);
