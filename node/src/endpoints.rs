@@ -154,9 +154,10 @@ impl EndpointStore {
         Ok(store.lock().records.remove(key))
     }
 
-    /// The record of a container's interface.
+    /// The record of a container's interface. A network that was given another name has its records under the old one.
     pub fn of_container(&self, key: &AttachmentKey) -> Option<&EndpointRecord> {
-        self.records.get(key)
+        let same = |record: &&EndpointRecord| record.key.container == key.container && record.key.ifname == key.ifname;
+        self.records.get(key).or_else(|| self.records.values().find(same))
     }
 
     /// All records.

@@ -40,6 +40,12 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
                 Ok(Some(still)) if still.del == entry.del => {}
                 _ => continue,
             }
+            let del = self.as_recorded(&entry.del);
+            if del != entry.del
+                && let Err(error) = self.queue(move |queue| queue.push(&del)).await
+            {
+                tracing::error!(%error, "queued CNI DEL not kept under its network's earlier name");
+            }
             match self.del_locked(&entry.del).await {
                 Ok(()) => {
                     tracing::info!(container = %entry.del.attachment.container_id, "queued DEL carried out");
@@ -72,6 +78,7 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
     }
 
     pub(super) async fn del_or_queue(&self, del: Del) -> Answer {
+        let del = self.as_recorded(&del);
         let Err(reason) = self.del(&del).await else {
             return Answer::Done;
         };
@@ -83,6 +90,13 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
             }
             Err(error) => busy(format!("container {container}: {reason}; {error}"), ""),
         }
+    }
+
+    /// The DEL with the network's name of then: once the record is gone nothing else says how its addresses are held.
+    fn as_recorded(&self, del: &Del) -> Del {
+        let mut del = del.clone();
+        del.attachment.network = self.key(&del.attachment).network;
+        del
     }
 
     async fn del(&self, del: &Del) -> Result<(), String> {

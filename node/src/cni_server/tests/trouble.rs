@@ -9,6 +9,13 @@ fn further(container: &str) -> Attachment {
     }
 }
 
+fn renamed(container: &str) -> Attachment {
+    Attachment {
+        network: "renamed".into(),
+        ..attachment(container)
+    }
+}
+
 /// What is asked for, within a minute on the test's clock.
 async fn soon<T>(asked: impl Future<Output = T>) -> T {
     let answer = tokio::time::timeout(Duration::from_secs(60), asked).await;
@@ -135,4 +142,33 @@ async fn two_interfaces_of_a_container_are_two_attachments() {
     assert_eq!(bench.ask(Request::Del(gone)).await, Answer::Done);
     assert_eq!(bench.held(), ["margay.c1"]);
     assert_eq!(*bench.world.deleted.lock(), [more.interface]);
+}
+
+#[tokio::test]
+async fn a_pod_of_a_network_that_was_renamed_is_found_and_released() {
+    let bench = bench();
+    bench.pod("q2", "u2");
+    attached(bench.ask(Request::Add(add("c1", "q1", "u1"))).await);
+    attached(bench.ask(Request::Add(add("c2", "q2", "u2"))).await);
+    let gone = |container| Del {
+        attachment: renamed(container),
+        ..del(container)
+    };
+    let check = Request::Check(Check {
+        attachment: renamed("c1"),
+        netns: "/run/netns/x".into(),
+    });
+    attached(bench.ask(check).await);
+    assert_eq!(bench.ask(Request::Del(gone("c1"))).await, Answer::Done);
+    assert_eq!(bench.held(), ["margay.c2"]);
+    assert_eq!(*bench.world.deleted.lock(), ["mgy16ff9610a79"]);
+
+    // What the plugin wrote down has the new name, and must not lose the old one half way.
+    bench.queue.push(&gone("c2")).unwrap();
+    *bench.world.api_fails.lock() = Some("no connection".into());
+    assert_eq!(bench.attacher.replay().await, 1);
+    assert!(bench.records().is_empty());
+    *bench.world.api_fails.lock() = None;
+    assert_eq!(bench.attacher.replay().await, 0);
+    assert!(bench.held().is_empty() && bench.queue.pending().unwrap().0.is_empty());
 }
