@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+pub(crate) use attach::is_label_sequence;
 pub use attach::{Attacher, AttacherConfig};
 pub use parts::{Addresses, AssignError, Assignment, Links, Policy};
 

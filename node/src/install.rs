@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use crate::cni_server::is_label_sequence;
 use crate::persist::replace_file;
 
 /// What to install, and where.
@@ -26,6 +27,8 @@ pub struct Install {
     pub cni_version: Option<String>,
     /// The agent's socket as the plugin will see it.
     pub socket: PathBuf,
+    /// The agent's state directory as the plugin will see it.
+    pub state_dir: PathBuf,
     /// Further plugins to chain, by name; they must be in `bin_dir`.
     pub chain: Vec<String>,
 }
@@ -40,6 +43,12 @@ pub fn install(what: &Install) -> anyhow::Result<()> {
         bail!(
             "--conf-name {:?} must be a file name ending in .conflist",
             what.conf_name
+        );
+    }
+    if !is_label_sequence(&what.network) {
+        bail!(
+            "--network {:?} would be part of objects' names: use letters and digits, with '-' and '.' only between them",
+            what.network
         );
     }
     let plugin = std::fs::read(&what.plugin)
@@ -111,7 +120,8 @@ fn served_by(plugin: &Path) -> anyhow::Result<Vec<String>> {
 }
 
 fn conflist(what: &Install, version: &str) -> Value {
-    let mut plugins = vec![json!({ "type": "margay", "socket": what.socket })];
+    let mut plugins =
+        vec![json!({ "type": "margay", "socket": what.socket, "stateDir": what.state_dir.join("cni-dels") })];
     plugins.extend(what.chain.iter().map(|name| match name.as_str() {
         "portmap" => json!({ "type": "portmap", "snat": true, "capabilities": { "portMappings": true } }),
         "bandwidth" => json!({ "type": "bandwidth", "capabilities": { "bandwidth": true } }),
@@ -139,6 +149,7 @@ mod tests {
             network: "k8s-pod-network".into(),
             cni_version: None,
             socket: "/run/margay/cni.sock".into(),
+            state_dir: "/srv/margay".into(),
             chain: Vec::new(),
         }
     }
@@ -156,7 +167,9 @@ mod tests {
         assert_eq!(
             installed(dir.path()),
             json!({"cniVersion": "1.1.0", "name": "k8s-pod-network",
-                "plugins": [{"type": "margay", "socket": "/run/margay/cni.sock"}]})
+            "plugins": [
+                {"type": "margay", "socket": "/run/margay/cni.sock", "stateDir": "/srv/margay/cni-dels"}
+            ]})
         );
         assert_eq!(std::fs::read_dir(dir.path().join("bin")).unwrap().count(), 1);
         assert_eq!(std::fs::read_dir(dir.path().join("net.d")).unwrap().count(), 1);
@@ -194,6 +207,10 @@ mod tests {
             },
             Install {
                 plugin: dir.path().join("absent"),
+                ..setup(dir.path())
+            },
+            Install {
+                network: "pod_network".into(),
                 ..setup(dir.path())
             },
             Install {

@@ -84,6 +84,9 @@ struct InstallArgs {
     /// The agent's socket as the host sees it.
     #[arg(long, default_value = "/run/margay/cni.sock", value_name = "FILE")]
     socket: PathBuf,
+    /// The agent's --state-dir as the host sees it: the plugin keeps DELs there while the agent is away.
+    #[arg(long, default_value = "/var/lib/margay", value_name = "DIR")]
+    state_dir: PathBuf,
     /// Plugin to chain after it; may be given several times.
     #[arg(long, value_name = "NAME")]
     chain: Vec<String>,
@@ -126,6 +129,7 @@ impl InstallArgs {
             network: self.network,
             cni_version: self.cni_version,
             socket: self.socket,
+            state_dir: self.state_dir,
             chain: self.chain,
         })
     }

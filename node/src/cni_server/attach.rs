@@ -122,6 +122,9 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
         let deadline = Instant::now() + self.config.add_timeout;
         let _container = self.lock(format!("container {}", add.attachment.container_id)).await;
         let key = self.key(&add.attachment);
+        if let Some(fault) = unusable_name(&key) {
+            return Err(fault);
+        }
         let pod_key = ObjectKey {
             namespace: add.pod.namespace.clone(),
             name: add.pod.name.clone(),
@@ -363,6 +366,30 @@ pub(super) fn handle(key: &AttachmentKey) -> String {
     } else {
         format!("{network}.{container}.{ifname}")
     }
+}
+
+/// Why the API would refuse the handle, if it would: its name is made of these.
+fn unusable_name(key: &AttachmentKey) -> Option<Failure> {
+    let fields = [
+        ("name of the network configuration", &key.network, code::INVALID_CONFIG),
+        ("CNI_CONTAINERID", &key.container, code::INVALID_ENVIRONMENT),
+        ("CNI_IFNAME", &key.ifname, code::INVALID_ENVIRONMENT),
+    ];
+    fields
+        .into_iter()
+        .find(|(_, text, _)| !is_label_sequence(text))
+        .map(|(field, text, code)| {
+            let msg = format!("{field} {text:?} cannot be part of the name of an IPAMHandle");
+            Failure::new(code, msg, "Use letters and digits, with '-' and '.' only between them.")
+        })
+}
+
+/// Whether it may stand in a Kubernetes object's name once it is in lower case (RFC 1123 section 2.1).
+pub(crate) fn is_label_sequence(text: &str) -> bool {
+    text.split('.').all(|label| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(inner)
+    })
 }
 
 fn remaining(deadline: Instant) -> Duration {

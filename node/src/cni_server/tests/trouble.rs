@@ -172,3 +172,28 @@ async fn a_pod_of_a_network_that_was_renamed_is_found_and_released() {
     assert_eq!(bench.attacher.replay().await, 0);
     assert!(bench.held().is_empty() && bench.queue.pending().unwrap().0.is_empty());
 }
+
+#[tokio::test]
+async fn names_that_no_handle_can_have_are_refused_with_the_field() {
+    let bench = bench();
+    for (network, ifname, field) in [
+        (
+            "pod_network",
+            "eth0",
+            "name of the network configuration \"pod_network\"",
+        ),
+        ("pods", "net_1", "CNI_IFNAME \"net_1\""),
+        ("pods-", "eth0", "name of the network configuration \"pods-\""),
+    ] {
+        let add = Add {
+            attachment: Attachment {
+                network: network.into(),
+                ifname: ifname.into(),
+                ..attachment("c1")
+            },
+            ..add("c1", "q1", "u1")
+        };
+        let failure = failure(bench.ask(Request::Add(add)).await);
+        assert!(!failure.retryable && failure.msg.contains(field), "{}", failure.msg);
+    }
+}
