@@ -2,6 +2,7 @@
 
 mod attach;
 mod detach;
+mod leftovers;
 mod parts;
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,11 @@ impl PodBoard {
         self.version.send_modify(|version| *version += 1);
     }
 
+    /// Whether there is a pod of that name on this node.
+    pub fn knows(&self, key: &ObjectKey) -> bool {
+        self.pods.lock().contains_key(key)
+    }
+
     /// Waits until the pod is known in the incarnation that the runtime means.
     ///
     /// # Errors

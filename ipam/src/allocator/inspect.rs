@@ -8,7 +8,7 @@ use margay_api::cidr;
 use margay_api::v3::{IPAMBlockSpec, IPAMHandleSpec};
 
 use super::Allocator;
-use crate::block;
+use crate::block::{self, Allocation};
 use crate::error::Error;
 use crate::names::{block_name, handle_name};
 use crate::store::Store;
@@ -73,6 +73,16 @@ impl<S: Store> Allocator<S> {
             }
         }
         Ok(found)
+    }
+
+    /// Addresses that were taken in `node`'s name, of its own blocks and of others.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn allocations_of(&self, node: &str) -> Result<Vec<Allocation>, Error> {
+        let blocks = self.store.list::<IPAMBlockSpec>(None).await?;
+        let all = blocks.iter().flat_map(|stored| block::allocations(&stored.spec));
+        Ok(all.filter(|allocation| allocation.node() == Some(node)).collect())
     }
 
     /// Addresses of a handle.

@@ -116,6 +116,7 @@ fn a_full_block_leads_to_another_then_to_borrowing_then_to_an_error() {
     assert_eq!(got.addresses.iter().filter(|assignment| assignment.borrowed).count(), 1);
     let borrowed = block_on(a.blocks_of("a")).unwrap();
     assert_eq!((borrowed.owned.len(), borrowed.borrowed.len()), (3, 1));
+    assert_eq!(block_on(b.allocations_of("a")).unwrap().len(), 13);
 
     let error = assign(&a, "a2", 3, 0).unwrap_err();
     assert_eq!(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use margay_ipam::block::Allocation;
 use margay_ipam::store::{Settings, Store};
 use margay_ipam::{Allocator, Attributes, Error, Request};
 
@@ -146,6 +147,21 @@ impl<S: Store + 'static> Addresses for Ipam<S> {
 
     fn blocker(&self) -> Option<String> {
         self.board.load().blocker()
+    }
+
+    async fn recover(&self) -> Result<Vec<Allocation>, String> {
+        let _turn = self.turn.lock().await;
+        let mended = self.allocator.recover().await;
+        mended.map_err(|error| error.to_string())?;
+        let held = self.allocator.allocations_of(self.allocator.node()).await;
+        held.map_err(|error| error.to_string())
+    }
+
+    async fn release_one(&self, held: &Allocation) -> Result<(), String> {
+        let _turn = self.turn.lock().await;
+        let handle = held.handle.as_deref();
+        let released = self.allocator.release_ip(held.address, handle, held.sequence).await;
+        released.map(|_| ()).map_err(|error| error.to_string())
     }
 
     async fn release(&self, handle: &str) -> Result<(), String> {

@@ -228,7 +228,11 @@ where
             tokio::time::sleep(pause).await;
         }
     };
-    tokio::join!(cni_server::serve(listener, attacher.clone()), replaying);
+    tokio::join!(
+        cni_server::serve(listener, attacher.clone()),
+        replaying,
+        attacher.reclaim()
+    );
 }
 
 /// Restarts a part that ends, and says so.

@@ -44,7 +44,7 @@ pub struct Attacher<A, P, L> {
     pub(super) addresses: A,
     pub(super) policy: P,
     pub(super) links: L,
-    pods: Arc<PodBoard>,
+    pub(super) pods: Arc<PodBoard>,
     pub(super) health: Health,
     pub(super) endpoints: Arc<Mutex<EndpointStore>>,
     /// One holder at a time for each container and for each host interface.
@@ -156,7 +156,7 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
     }
 
     /// Why no ADD can work now. An agent without the API server is ready, for its pods are served; new ones are not.
-    fn blocker(&self) -> Option<String> {
+    pub(super) fn blocker(&self) -> Option<String> {
         self.health.blocker().or_else(|| self.health.trouble_with("datastore"))
     }
 

@@ -5,6 +5,8 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use margay_ipam::block::Allocation;
+
 use crate::endpoints::EndpointRecord;
 
 /// A wish for addresses.
@@ -35,6 +37,10 @@ pub trait Addresses: Send + Sync + 'static {
     fn assign(&self, wish: &Assignment) -> impl Future<Output = Result<Vec<IpAddr>, AssignError>> + Send;
     /// Why no assignment would succeed now, if so.
     fn blocker(&self) -> Option<String>;
+    /// Mends what a crash left half done; then, all that is held in this node's name.
+    fn recover(&self) -> impl Future<Output = Result<Vec<Allocation>, String>> + Send;
+    /// Takes back one address if it still is held as it was seen.
+    fn release_one(&self, held: &Allocation) -> impl Future<Output = Result<(), String>> + Send;
     /// Takes back everything a handle holds; nothing to take back is fine.
     fn release(&self, handle: &str) -> impl Future<Output = Result<(), String>> + Send;
 }

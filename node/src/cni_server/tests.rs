@@ -1,6 +1,6 @@
 mod trouble;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use margay_api::slim::Pod as KubePod;
 use margay_cni::protocol::{Add, Attachment, Check, Del, Pod, Request, code};
 use margay_cni::queue::Queue;
+use margay_ipam::block::Allocation;
 use parking_lot::Mutex;
 
 use super::*;
@@ -27,6 +28,10 @@ struct World {
     told: Mutex<usize>,
     /// Addresses whose connections were forgotten, with how often the policy engine had been told by then.
     forgotten: Mutex<Vec<(Vec<IpAddr>, usize)>>,
+    /// What each look at the addresses that are held finds.
+    looks: Mutex<VecDeque<Vec<Allocation>>>,
+    /// Addresses that were taken back one by one.
+    reclaimed: Mutex<Vec<IpAddr>>,
     /// What never answers.
     silent: Mutex<BTreeSet<Part>>,
 }
@@ -75,6 +80,19 @@ impl Addresses for Fake {
 
     fn blocker(&self) -> Option<String> {
         self.0.api_fails.lock().clone()
+    }
+
+    async fn recover(&self) -> Result<Vec<Allocation>, String> {
+        self.0
+            .looks
+            .lock()
+            .pop_front()
+            .ok_or_else(|| "no connection".to_owned())
+    }
+
+    async fn release_one(&self, held: &Allocation) -> Result<(), String> {
+        self.0.reclaimed.lock().push(held.address);
+        Ok(())
     }
 
     async fn release(&self, handle: &str) -> Result<(), String> {

@@ -22,6 +22,12 @@ async fn soon<T>(asked: impl Future<Output = T>) -> T {
     answer.expect("an answer within a minute")
 }
 
+/// The same for what takes its time on purpose.
+async fn soon_after<T>(asked: impl Future<Output = T>) -> T {
+    let answer = tokio::time::timeout(Duration::from_secs(3600), asked).await;
+    answer.expect("an end within an hour")
+}
+
 #[tokio::test(start_paused = true)]
 async fn dels_do_not_wait_for_an_api_server_that_does_not_answer() {
     let bench = bench();
@@ -196,4 +202,53 @@ async fn names_that_no_handle_can_have_are_refused_with_the_field() {
         let failure = failure(bench.ask(Request::Add(add)).await);
         assert!(!failure.retryable && failure.msg.contains(field), "{}", failure.msg);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_add_left_is_released_once_it_is_surely_nobodys() {
+    let bench = bench();
+    let held = |last: u8, handle: &str, pod: &str, sequence| Allocation {
+        address: IpAddr::from([10, 244, 0, last]),
+        handle: Some(handle.into()),
+        attributes: [("namespace", "ns0"), ("pod", pod), ("node", "node1")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        sequence: Some(sequence),
+    };
+    attached(bench.ask(Request::Add(add("c1", "q1", "u1"))).await);
+    bench.pods.set(
+        &ObjectKey {
+            namespace: "ns0".into(),
+            name: "q1".into(),
+        },
+        None,
+    );
+    bench.pod("q2", "u2");
+    bench.queue.push(&del("c3")).unwrap();
+    let tunnel = Allocation {
+        attributes: BTreeMap::from([("node".to_owned(), "node1".to_owned())]),
+        ..held(5, "tunnel", "", 1)
+    };
+    let look = |sequence| {
+        vec![
+            held(1, "margay.c1", "q1", 1),   // its sandbox lives, the Pod object does not
+            held(2, "margay.c2", "q2", 1),   // an ADD may be at it
+            held(3, "margay.c3", "gone", 1), // its DEL waits
+            held(4, "margay.c4", "gone", 1),
+            tunnel.clone(),
+            held(6, "margay.c6", "gone", sequence), // taken between the looks
+        ]
+    };
+    *bench.world.looks.lock() = [look(1), look(2)].into();
+    soon_after(bench.attacher.reclaim()).await;
+    assert_eq!(*bench.world.reclaimed.lock(), [IpAddr::from([10, 244, 0, 4])]);
+
+    // Before all is in sync nothing is looked at.
+    *bench.world.looks.lock() = [look(1), look(1)].into();
+    bench.health.set(
+        "dataplane",
+        Condition::NotReady("waiting for the cluster's state".into()),
+    );
+    let waiting = tokio::time::timeout(Duration::from_secs(3600), bench.attacher.reclaim());
+    assert!(waiting.await.is_err() && bench.world.looks.lock().len() == 2);
 }
