@@ -1,4 +1,5 @@
 mod trouble;
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -16,131 +17,7 @@ use crate::endpoints::{EndpointRecord, EndpointStore};
 use crate::health::{Condition, Health};
 use crate::kube::watch::ObjectKey;
 use crate::pods::PodBoard;
-
-/// The rest of the agent, played: addresses by counting up, policy and API that can be made to fail.
-#[derive(Debug, Default)]
-struct World {
-    held: Mutex<BTreeMap<String, Vec<IpAddr>>>,
-    next: Mutex<u8>,
-    policy_fails: Mutex<Option<String>>,
-    api_fails: Mutex<Option<String>>,
-    deleted: Mutex<Vec<String>>,
-    told: Mutex<usize>,
-    /// Addresses whose connections were forgotten, with how often the policy engine had been told by then.
-    forgotten: Mutex<Vec<(Vec<IpAddr>, usize)>>,
-    /// What each look at the addresses that are held finds.
-    looks: Mutex<VecDeque<Vec<Allocation>>>,
-    /// Addresses that were taken back one by one.
-    reclaimed: Mutex<Vec<IpAddr>>,
-    /// What never answers.
-    silent: Mutex<BTreeSet<Part>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
-    Release,
-    Prefix,
-    Policy,
-    Connections,
-}
-
-impl World {
-    async fn unless_silent(&self, part: Part) {
-        if self.silent.lock().contains(&part) {
-            std::future::pending().await
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Fake(Arc<World>);
-
-impl Addresses for Fake {
-    async fn assign(&self, wish: &Assignment) -> Result<Vec<IpAddr>, AssignError> {
-        if let Some(error) = self.0.api_fails.lock().clone() {
-            return Err(AssignError::TryLater(error));
-        }
-        let mut held = self.0.held.lock();
-        if let Some(taken) = wish
-            .addresses
-            .iter()
-            .find(|a| held.values().flatten().any(|other| other == *a))
-        {
-            return Err(AssignError::Refused(format!("{taken} belongs to somebody else")));
-        }
-        let mut next = self.0.next.lock();
-        *next += 1;
-        let chosen = match wish.addresses.as_slice() {
-            [] => vec![IpAddr::from([10, 244, 0, *next])],
-            wanted => wanted.to_vec(),
-        };
-        held.entry(wish.handle.clone()).or_default().extend(&chosen);
-        Ok(chosen)
-    }
-
-    fn blocker(&self) -> Option<String> {
-        self.0.api_fails.lock().clone()
-    }
-
-    async fn recover(&self) -> Result<Vec<Allocation>, String> {
-        self.0
-            .looks
-            .lock()
-            .pop_front()
-            .ok_or_else(|| "no connection".to_owned())
-    }
-
-    async fn release_one(&self, held: &Allocation) -> Result<(), String> {
-        self.0.reclaimed.lock().push(held.address);
-        Ok(())
-    }
-
-    async fn release(&self, handle: &str) -> Result<(), String> {
-        self.0.unless_silent(Part::Release).await;
-        if let Some(error) = self.0.api_fails.lock().clone() {
-            return Err(error);
-        }
-        self.0.held.lock().remove(handle);
-        Ok(())
-    }
-}
-
-impl Policy for Fake {
-    async fn changed(&self) {
-        self.0.unless_silent(Part::Policy).await;
-        *self.0.told.lock() += 1;
-    }
-
-    async fn wait_programmed(&self, _: &EndpointRecord, patience: Duration) -> Result<(), String> {
-        if patience.is_zero() {
-            return Err("no time left".into());
-        }
-        self.0.policy_fails.lock().clone().map_or(Ok(()), Err)
-    }
-}
-
-impl Links for Fake {
-    async fn delete(&self, name: &str) -> Result<(), String> {
-        self.0.deleted.lock().push(name.to_owned());
-        Ok(())
-    }
-
-    async fn forget_connections(&self, addresses: &[IpAddr]) -> Result<(), String> {
-        self.0.unless_silent(Part::Connections).await;
-        let told = *self.0.told.lock();
-        self.0.forgotten.lock().push((addresses.to_vec(), told));
-        Ok(())
-    }
-
-    fn pod_mtu(&self) -> u32 {
-        1450
-    }
-
-    async fn interface_prefix(&self) -> String {
-        self.0.unless_silent(Part::Prefix).await;
-        "mgy".into()
-    }
-}
+use world::{Fake, Part, World};
 
 struct Bench {
     world: Arc<World>,
