@@ -10,6 +10,7 @@ mod graceful;
 mod import;
 mod interner;
 mod peer;
+mod recursion;
 mod resolver;
 mod view;
 
@@ -31,6 +32,7 @@ use decision::Candidate;
 use graceful::Deferral;
 use interner::Interner;
 use peer::Peer;
+use recursion::Leads;
 use resolver::{HopKey, Resolver};
 
 pub use import::Rejected;
@@ -96,6 +98,8 @@ struct Entry {
     selected: SmallVec<[PeerId; 4]>,
     /// What the best path said when peers were last told to look.
     told: Option<(PeerId, Arc<PathAttributes>, Option<NextHop>)>,
+    /// What other routes of ours it may depend on.
+    leads: Leads,
 }
 
 #[derive(Debug)]
@@ -105,6 +109,8 @@ struct Path {
     accepted: Result<Arc<PathAttributes>, Rejected>,
     /// `None` for our own networks.
     next_hop: Option<NextHop>,
+    /// Its next hop could be used when the prefix was last decided.
+    reachable: bool,
     stale: bool,
 }
 
@@ -256,6 +262,7 @@ impl Rib {
                     received: attributes.clone(),
                     accepted: Ok(attributes),
                     next_hop: None,
+                    reachable: true,
                     stale: false,
                 };
                 self.insert(*prefix, path);
@@ -271,6 +278,7 @@ impl Rib {
     /// Sets what can be reached without BGP.
     pub fn set_topology(&mut self, topology: Topology) {
         if self.resolver.set_topology(topology) {
+            self.table.values_mut().for_each(|e| e.leads = Leads::default());
             self.mark_all();
             let ids: Vec<PeerId> = self.peers.keys().copied().collect();
             // Our own next hop may have appeared.
@@ -280,25 +288,24 @@ impl Rib {
 
     /// Runs the decision process on everything that changed.
     pub fn process(&mut self) {
-        // A recursive next hop may change with the routes. Where preferences contradict each other so that no answer is
-        // stable, the rest is left for the next call.
-        for _ in 0..32 {
-            let mut changed_routes = Vec::new();
+        // A recursive next hop may change with the routes. `recursion` leaves no circles, so this comes to an end.
+        while !self.dirty.is_empty() {
+            let (mut changed_routes, mut changed_leads) = (Vec::new(), Vec::new());
             while let Some(prefix) = self.dirty.pop() {
-                if self.decide(prefix) {
-                    changed_routes.push(prefix);
-                }
+                let (route, leads) = self.decide(prefix);
+                changed_routes.extend(route.then_some(prefix));
+                changed_leads.extend(leads.then_some(prefix));
             }
             let moved = self.resolver.invalidate(&changed_routes, &self.desired);
-            if moved.is_empty() {
-                break;
+            let relinked = self.resolver.any_leads_through(&changed_leads);
+            if moved.is_empty() && !relinked {
+                continue;
             }
-            let dependents: Vec<IpNetwork> = self
-                .table
-                .iter()
-                .filter(|(_, entry)| entry.paths.iter().any(|p| moved.contains(&self.hop_key(p))))
-                .map(|(prefix, _)| *prefix)
-                .collect();
+            let concerned = |entry: &Entry| {
+                (relinked && entry.leads.any()) || entry.paths.iter().any(|p| moved.contains(&self.hop_key(p)))
+            };
+            let dependents = self.table.iter().filter(|(_, entry)| concerned(entry));
+            let dependents: Vec<IpNetwork> = dependents.map(|(prefix, _)| *prefix).collect();
             dependents.into_iter().for_each(|p| self.dirty.push(p));
         }
         if self.attributes.wants_sweep() {
@@ -350,6 +357,7 @@ impl Rib {
             received: attributes.clone(),
             accepted,
             next_hop: Some(next_hop),
+            reachable: false,
             stale: false,
         };
         self.insert(prefix, path);
@@ -389,58 +397,36 @@ impl Rib {
         table.keys().for_each(|p| dirty.push(*p));
     }
 
-    /// Chooses the paths of a prefix again; true when its forwarding changed.
-    fn decide(&mut self, prefix: IpNetwork) -> bool {
-        let Some(entry) = self.table.get(&prefix) else {
-            return false;
-        };
-        let mut candidates: Vec<Candidate<'_>> = Vec::with_capacity(entry.paths.len());
-        for path in &entry.paths {
-            let Ok(attributes) = &path.accepted else { continue };
-            let key = self.hop_key(path);
-            let cost = match path.next_hop {
-                None => 0,
-                Some(_) => match self.resolver.resolve(key, &prefix, &self.desired) {
-                    Some(resolved) => resolved.cost,
-                    None => continue,
-                },
-            };
-            let peer = self.peers.get(&path.peer);
-            candidates.push(Candidate {
-                peer: path.peer,
-                attributes,
-                local: path.next_hop.is_none(),
-                ebgp: peer.is_some_and(|p| p.policy.remote_as != self.config.local_as),
-                cost,
-                router_id: peer.map_or(self.config.router_id, |p| p.router_id),
-                address: peer.map_or(IpAddr::V4(self.config.router_id), |p| p.policy.address),
-            });
-        }
-        let selected = decision::select(candidates, self.config.max_paths, self.config.multipath_relax);
-        let desired = self.desired_for(&prefix, entry, &selected);
-        let best = selected
-            .first()
-            .and_then(|peer| entry.paths.iter().find(|p| p.peer == *peer));
-        let told = best.and_then(|p| {
-            p.accepted
-                .as_ref()
-                .ok()
-                .map(|attrs| (p.peer, attrs.clone(), p.next_hop))
-        });
+    /// Chooses the paths of a prefix again; whether its forwarding changed, and what it leads to.
+    fn decide(&mut self, prefix: IpNetwork) -> (bool, bool) {
         let Some(entry) = self.table.get_mut(&prefix) else {
-            return false;
+            return (false, false);
         };
-        entry.selected = selected;
-        if entry.told != told {
-            entry.told = told;
-            self.peers.values_mut().for_each(|p| p.queue(prefix));
+        let mut paths = std::mem::take(&mut entry.paths);
+        let leads_changed = self.find_leads(prefix, &paths);
+        for path in &mut paths {
+            path.reachable = path.next_hop.is_none() || self.is_reachable(&prefix, &self.hop_key(path));
         }
-        if entry.paths.is_empty() {
+        let candidates = paths.iter().filter(|p| p.reachable).filter_map(|p| self.candidate(p));
+        let selected = decision::select(candidates.collect(), self.config.max_paths, self.config.multipath_relax);
+        let desired = self.desired_for(&prefix, &paths, &selected);
+        let best = selected.first().and_then(|id| paths.iter().find(|p| p.peer == *id));
+        let told = best.and_then(|p| Some((p.peer, p.accepted.as_ref().ok()?.clone(), p.next_hop)));
+        let gone = paths.is_empty();
+        if let Some(entry) = self.table.get_mut(&prefix) {
+            entry.paths = paths;
+            entry.selected = selected;
+            if entry.told != told {
+                entry.told = told;
+                self.peers.values_mut().for_each(|p| p.queue(prefix));
+            }
+        }
+        if gone {
             self.table.remove(&prefix);
         }
         let old = self.desired.get(&prefix);
         if old == desired.as_ref() {
-            return false;
+            return (false, leads_changed);
         }
         if old.map(|d| &d.route) != desired.as_ref().map(|d| &d.route) {
             self.fib_pending.insert(prefix);
@@ -449,10 +435,24 @@ impl Rib {
             Some(desired) => self.desired.insert(prefix, desired),
             None => self.desired.remove(&prefix),
         };
-        true
+        (true, leads_changed)
     }
 
-    fn desired_for(&self, prefix: &IpNetwork, entry: &Entry, selected: &[PeerId]) -> Option<Desired> {
+    /// A path as the decision process compares it; `None` when it was not accepted.
+    fn candidate<'a>(&self, path: &'a Path) -> Option<Candidate<'a>> {
+        let peer = self.peers.get(&path.peer);
+        Some(Candidate {
+            peer: path.peer,
+            attributes: path.accepted.as_ref().ok()?,
+            local: path.next_hop.is_none(),
+            ebgp: peer.is_some_and(|p| p.policy.remote_as != self.config.local_as),
+            cost: self.resolver.cached(&self.hop_key(path)).map_or(0, |r| r.cost),
+            router_id: peer.map_or(self.config.router_id, |p| p.router_id),
+            address: peer.map_or(IpAddr::V4(self.config.router_id), |p| p.policy.address),
+        })
+    }
+
+    fn desired_for(&self, prefix: &IpNetwork, paths: &[Path], selected: &[PeerId]) -> Option<Desired> {
         if selected.first() == Some(&PeerId::LOCAL) {
             let blackhole = self.originated.get(prefix).is_some_and(|n| n.blackhole);
             return blackhole.then_some(Desired {
@@ -465,7 +465,7 @@ impl Rib {
             return None;
         }
         let (mut hops, mut depth) = (SmallVec::new(), 0);
-        for path in entry.paths.iter().filter(|p| selected.contains(&p.peer)) {
+        for path in paths.iter().filter(|p| selected.contains(&p.peer)) {
             if let Some(resolved) = self.resolver.cached(&self.hop_key(path)) {
                 hops.extend(resolved.hops.iter().copied());
                 depth = depth.max(resolved.depth);

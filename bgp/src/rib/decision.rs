@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use smallvec::SmallVec;
 
 use super::PeerId;
-use crate::wire::PathAttributes;
+use crate::wire::{Origin, PathAttributes};
 
 /// LOCAL_PREF of a path that carries none.
 pub(super) const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -27,12 +27,7 @@ pub(super) struct Candidate<'a> {
 
 /// The best path's peer first, then those of equal paths to use beside it, at most `max_paths` together.
 pub(super) fn select(mut paths: Vec<Candidate<'_>>, max_paths: usize, relax: bool) -> SmallVec<[PeerId; 4]> {
-    keep_best(&mut paths, |c| Reverse(c.local));
-    keep_best(&mut paths, |c| {
-        Reverse(c.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF))
-    });
-    keep_best(&mut paths, |c| c.attributes.as_path.length());
-    keep_best(&mut paths, |c| c.attributes.origin);
+    keep_best(&mut paths, preference);
     // MEDs compare only between paths through the same neighbouring AS; without one counts as 0.
     let meds: Vec<_> = paths
         .iter()
@@ -58,6 +53,14 @@ pub(super) fn select(mut paths: Vec<Candidate<'_>>, max_paths: usize, relax: boo
         .take(if best.local { 1 } else { max_paths.max(1) })
         .map(|c| c.peer)
         .collect()
+}
+
+/// The first steps, which look at nothing but the path itself; the least comes first.
+pub(super) fn preference(candidate: &Candidate<'_>) -> (Reverse<bool>, Reverse<u32>, usize, Origin) {
+    let attributes = candidate.attributes;
+    let local_pref = attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF);
+    let length = attributes.as_path.length();
+    (Reverse(candidate.local), Reverse(local_pref), length, attributes.origin)
 }
 
 fn med(candidate: &Candidate<'_>) -> u32 {

@@ -11,7 +11,7 @@ use crate::fib::{FibHop, FibRoute, Topology};
 use crate::prefix::{Family, covers, host, truncate};
 use crate::wire::NextHop;
 
-/// Routes that lead to each other's next hops keep each other alive; the count of steps shows it.
+/// Longest chain of routes that each lead to the next one's next hop.
 const MAX_DEPTH: u8 = 8;
 
 /// A next hop as the resolver tells them apart: link-local addresses mean something on one interface only.
@@ -62,7 +62,24 @@ enum Kind {
 pub(super) struct Resolver {
     topology: Topology,
     connected: FxHashSet<IpNetwork>,
-    cache: FxHashMap<HopKey, Option<Resolved>>,
+    cache: FxHashMap<HopKey, Known>,
+}
+
+/// What is known of a next hop.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+struct Known {
+    resolved: Option<Resolved>,
+    /// Routes of ours may lead there if their prefixes are at least so long; `None` when no route of ours matters.
+    recursive_from: Option<u8>,
+}
+
+impl Known {
+    fn fixed(resolved: Option<Resolved>) -> Self {
+        Known {
+            resolved,
+            recursive_from: None,
+        }
+    }
 }
 
 impl Resolver {
@@ -101,27 +118,53 @@ impl Resolver {
         on_it.filter(|a| Family::of_addr(a) == family && global(a)).min()
     }
 
-    /// Resolves a next hop for a route to `prefix`.
+    /// Looks a next hop up, unless it is known.
+    pub(super) fn learn(&mut self, key: HopKey, routes: &FxHashMap<IpNetwork, Desired>) {
+        if !self.cache.contains_key(&key) {
+            let known = self.look_up(&key, routes);
+            self.cache.insert(key, known);
+        }
+    }
+
+    /// How a route to `prefix` reaches a next hop that was learnt.
     ///
     /// A route cannot lead to its own next hop (RFC 4271 section 9.1.2.1): when the prefix contains the next hop, only
     /// a more specific route can. Asking for that whether the route is in use or not keeps the answer from swinging.
-    pub(super) fn resolve(
-        &mut self,
-        key: HopKey,
-        prefix: &IpNetwork,
-        routes: &FxHashMap<IpNetwork, Desired>,
-    ) -> Option<&Resolved> {
-        if !self.cache.contains_key(&key) {
-            let resolved = self.look_up(&key, routes);
-            self.cache.insert(key, resolved);
-        }
+    pub(super) fn resolve(&self, key: &HopKey, prefix: &IpNetwork) -> Option<&Resolved> {
         let inside = key.addr.is_some_and(|addr| covers(prefix, &host(addr)));
-        self.cached(&key)
+        self.cached(key)
             .filter(|r| r.kind == Kind::Connected || !inside || r.matched.prefix() > prefix.prefix())
     }
 
     pub(super) fn cached(&self, key: &HopKey) -> Option<&Resolved> {
-        self.cache.get(key)?.as_ref()
+        self.cache.get(key)?.resolved.as_ref()
+    }
+
+    /// Whether the next hop is on a connected network, so that it depends on no route of ours.
+    pub(super) fn is_direct(&self, key: &HopKey) -> bool {
+        self.cached(key).is_some_and(|r| r.kind == Kind::Connected)
+    }
+
+    /// Every prefix that a route of ours to this next hop could have, for a route to `prefix`.
+    pub(super) fn ways(&self, key: &HopKey, prefix: &IpNetwork) -> impl Iterator<Item = IpNetwork> + use<> {
+        let known = key.addr.zip(self.cache.get(key).and_then(|k| k.recursive_from));
+        let inside = key.addr.is_some_and(|addr| covers(prefix, &host(addr)));
+        let longer = if inside { prefix.prefix() + 1 } else { 0 };
+        known.into_iter().flat_map(move |(addr, from)| {
+            let lengths = from.max(longer)..=Family::of_addr(&addr).bits();
+            lengths.map(move |len| truncate(addr, len))
+        })
+    }
+
+    /// Whether a route to one of these prefixes may lead to a next hop in use.
+    pub(super) fn any_leads_through(&self, prefixes: &[IpNetwork]) -> bool {
+        let through = |addr: IpAddr, from: u8| {
+            let on_the_way = |p: &IpNetwork| p.prefix() >= from && covers(p, &host(addr));
+            prefixes.iter().any(on_the_way)
+        };
+        let mut known = self.cache.iter();
+        !prefixes.is_empty()
+            && known.any(|(k, r)| k.addr.zip(r.recursive_from).is_some_and(|(a, from)| through(a, from)))
     }
 
     /// Resolves again what the changed routes may concern; the next hops that moved.
@@ -130,11 +173,12 @@ impl Resolver {
         changed: &[IpNetwork],
         routes: &FxHashMap<IpNetwork, Desired>,
     ) -> FxHashSet<HopKey> {
-        let concerned = |key: &HopKey, resolved: &Option<Resolved>| {
-            let Some(addr) = key.addr else { return false };
-            let matched = resolved.as_ref().map_or(0, |r| r.matched.prefix());
-            let fixed = resolved.as_ref().is_some_and(|r| r.kind == Kind::Connected);
-            !fixed && changed.iter().any(|p| p.prefix() >= matched && covers(p, &host(addr)))
+        let concerned = |key: &HopKey, known: &Known| {
+            let (Some(addr), Some(_)) = (key.addr, known.recursive_from) else {
+                return false;
+            };
+            let matched = known.resolved.as_ref().map_or(0, |r| r.matched.prefix());
+            changed.iter().any(|p| p.prefix() >= matched && covers(p, &host(addr)))
         };
         let keys: Vec<HopKey> = self
             .cache
@@ -153,82 +197,71 @@ impl Resolver {
         moved
     }
 
-    fn look_up(&self, key: &HopKey, routes: &FxHashMap<IpNetwork, Desired>) -> Option<Resolved> {
-        let addr = key.addr?;
-        if self.topology.addresses.iter().any(|a| a.addr == addr) {
-            return None;
-        }
-        let on_link = |via: Ipv6Addr| {
-            let hop = FibHop {
-                via: via.into(),
-                oif: key.oif?,
-            };
-            Some(Resolved {
-                hops: SmallVec::from_slice(&[hop]),
+    fn look_up(&self, key: &HopKey, routes: &FxHashMap<IpNetwork, Desired>) -> Known {
+        let Some(addr) = key
+            .addr
+            .filter(|a| self.topology.addresses.iter().all(|own| own.addr != *a))
+        else {
+            return Known::fixed(None);
+        };
+        let connected = |via: IpAddr, oif, matched| {
+            Known::fixed(Some(Resolved {
+                hops: SmallVec::from_slice(&[FibHop { via, oif }]),
                 cost: 0,
                 depth: 0,
-                matched: host(addr),
+                matched,
                 kind: Kind::Connected,
-            })
+            }))
         };
-        if matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
-            return on_link(key.link_local?);
-        }
         let underlay = self
             .topology
             .routes
             .iter()
             .filter(|r| covers(&r.prefix, &host(addr)))
             .max_by_key(|r| r.prefix.prefix());
-        if let Some(route) = underlay.filter(|r| r.via.is_none()) {
-            let hop = FibHop {
-                via: addr,
-                oif: route.oif,
-            };
-            let (hops, kind) = (SmallVec::from_slice(&[hop]), Kind::Connected);
-            return Some(Resolved {
-                hops,
-                cost: 0,
-                depth: 0,
-                matched: route.prefix,
-                kind,
-            });
+        let only_local = matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if let Some(route) = underlay.filter(|r| r.via.is_none() && !only_local) {
+            return connected(addr, route.oif, route.prefix);
         }
-        let floor = underlay.map_or(0, |r| r.prefix.prefix() + 1);
+        // RFC 2545 section 3: a link-local address is only told on the network that it is on.
+        if let (Some(local), Some(oif)) = (key.link_local, key.oif) {
+            return connected(local.into(), oif, host(addr));
+        }
+        if only_local {
+            return Known::fixed(None);
+        }
         // A default route of ours resolves nothing: it would hide that a next hop is gone.
-        let recursive = (floor.max(1)..=Family::of_addr(&addr).bits())
+        let from = underlay.map_or(1, |r| r.prefix.prefix() + 1);
+        let recursive = (from..=Family::of_addr(&addr).bits())
             .rev()
             .map(|len| truncate(addr, len))
             .find_map(|p| routes.get(&p).map(|route| (p, route)));
-        match (recursive, underlay) {
+        let resolved = match (recursive, underlay) {
             (Some((matched, desired)), _) => match &desired.route {
-                FibRoute::Unicast(hops) if desired.depth < MAX_DEPTH => {
-                    let (cost, depth) = (10 + u32::from(desired.depth), desired.depth + 1);
-                    Some(Resolved {
-                        hops: hops.clone(),
-                        cost,
-                        depth,
-                        matched,
-                        kind: Kind::Recursive,
-                    })
-                }
+                FibRoute::Unicast(hops) if desired.depth < MAX_DEPTH => Some(Resolved {
+                    hops: hops.clone(),
+                    cost: 10 + u32::from(desired.depth),
+                    depth: desired.depth + 1,
+                    matched,
+                    kind: Kind::Recursive,
+                }),
                 FibRoute::Unicast(_) | FibRoute::Blackhole => None,
             },
-            (None, Some(route)) => {
-                let hop = FibHop {
+            (None, Some(route)) => Some(Resolved {
+                hops: SmallVec::from_slice(&[FibHop {
                     via: route.via.unwrap_or(addr),
                     oif: route.oif,
-                };
-                let (hops, kind) = (SmallVec::from_slice(&[hop]), Kind::Foreign);
-                Some(Resolved {
-                    hops,
-                    cost: 1,
-                    depth: 0,
-                    matched: route.prefix,
-                    kind,
-                })
-            }
-            (None, None) => key.link_local.and_then(on_link),
+                }]),
+                cost: 1,
+                depth: 0,
+                matched: route.prefix,
+                kind: Kind::Foreign,
+            }),
+            (None, None) => None,
+        };
+        Known {
+            resolved,
+            recursive_from: Some(from),
         }
     }
 }

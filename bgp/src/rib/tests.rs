@@ -1,5 +1,7 @@
 //! The RIB against a model that computes everything from scratch, and cases worth a name.
 
+mod recursion;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::BytesMut;

@@ -99,7 +99,7 @@ impl Rib {
                         used: entry.selected.contains(&p.peer),
                         stale: p.stale,
                         rejected: p.accepted.as_ref().err().copied(),
-                        reachable: p.next_hop.is_none() || self.resolver.cached(&self.hop_key(p)).is_some(),
+                        reachable: p.reachable,
                     })
                     .collect();
                 paths.sort_by_key(|p| (!p.best, !p.used, p.peer));

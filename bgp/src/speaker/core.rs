@@ -30,6 +30,9 @@ const RESERVE: usize = 4;
 /// Events taken before timers and output get their turn.
 const EVENTS_A_TURN: usize = 64;
 
+/// Times that every peer gets its turn before events and timers get theirs.
+const ROUNDS_A_TURN: usize = 16;
+
 /// What tasks tell the core.
 pub(super) enum Event {
     Accepted(TcpStream, SocketAddr),
@@ -154,7 +157,7 @@ async fn run_fib(mut fib: impl Fib, mut commands: mpsc::Receiver<FibCommand>, ev
 impl Core {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut events: mpsc::Receiver<Event>) {
         loop {
-            self.pump(Instant::now());
+            let busy = self.pump(Instant::now());
             let deadline = self.deadline();
             let timer = async {
                 match deadline {
@@ -185,6 +188,7 @@ impl Core {
                     }
                 }
                 () = timer => {}
+                () = std::future::ready(()), if busy => tokio::task::yield_now().await,
             }
             self.handle_timeouts(Instant::now());
         }
@@ -259,10 +263,11 @@ impl Core {
         }
     }
 
-    /// Does everything that can be done without waiting.
-    fn pump(&mut self, now: Instant) {
+    /// Does what can be done without waiting; true when its turn ended before that.
+    fn pump(&mut self, now: Instant) -> bool {
         let addresses: Vec<IpAddr> = self.peers.keys().copied().collect();
-        loop {
+        let mut busy = true;
+        for _ in 0..ROUNDS_A_TURN {
             addresses.iter().for_each(|a| self.carry_out(*a, now));
             self.rib.process();
             if let Ok(place) = self.fib.try_reserve()
@@ -271,7 +276,7 @@ impl Core {
                 trace!(changes = batch.changes.len(), "telling the forwarding plane");
                 place.send(FibCommand::Apply(batch));
             }
-            let mut busy = false;
+            busy = false;
             for address in &addresses {
                 busy |= self.send_routes(*address);
             }
@@ -280,6 +285,7 @@ impl Core {
             }
         }
         self.closing.retain(|task| !task.is_finished());
+        busy
     }
 
     pub(super) fn carry_out(&mut self, address: IpAddr, now: Instant) {
@@ -350,7 +356,7 @@ impl Core {
         }
     }
 
-    /// Moves routes to a peer's writer while there is room; true when some were moved.
+    /// Moves routes to a peer's writer if there is room; true when there are more and room for them.
     fn send_routes(&mut self, address: IpAddr) -> bool {
         let Some(peer) = self.peers.get_mut(&address) else {
             return false;
@@ -366,7 +372,7 @@ impl Core {
         if !messages.is_empty() && link.queue.try_send(messages).is_err() {
             debug!(peer = %address, "the connection is gone");
         }
-        true
+        link.queue.capacity() > RESERVE && self.rib.has_messages(peer.rib_id)
     }
 
     fn accept(&mut self, stream: TcpStream, from: SocketAddr, now: Instant) {

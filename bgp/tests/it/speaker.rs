@@ -27,7 +27,7 @@ fn topology() -> Topology {
     }
 }
 
-/// A free port; the listener that found it is closed again.
+/// A free port; the listener that found it is closed again, so nobody else may use the address.
 fn free_port(host: &str) -> SocketAddr {
     std::net::TcpListener::bind((host, 0))
         .and_then(|l| l.local_addr())
@@ -39,32 +39,42 @@ struct Ends {
     b: Config,
 }
 
-fn ends() -> Ends {
-    let (at_a, at_b) = (free_port("127.0.9.1"), free_port("127.0.9.2"));
-    let config = |asn, own: SocketAddr, other: SocketAddr, remote, network: &str| {
-        let mut config = Config::new(asn, [10, 0, 0, asn as u8].into());
-        config.listen = vec![own];
-        config.connect_retry_time = 1;
-        config.filters.insert("all".into(), Filter::accept_all());
-        config.networks = vec![Originated {
-            prefix: net(network),
-            blackhole: false,
-            communities: vec![],
-        }];
-        let mut peer = PeerConfig::new(other.ip(), remote);
-        peer.port = other.port();
-        peer.local_address = Some(own.ip());
-        // A loopback address is no next hop that a peer may believe.
-        peer.next_hop_ipv4 = Some([192, 0, 2, asn as u8].into());
-        peer.import = Some("all".into());
-        peer.export = Some("all".into());
-        config.peers = vec![peer];
-        config
-    };
-    Ends {
-        a: config(65001, at_a, at_b, 65002, "10.1.0.0/16"),
-        b: config(65002, at_b, at_a, 65001, "10.2.0.0/16"),
-    }
+/// A speaker on `own` that originates a network.
+fn config(asn: u32, own: SocketAddr, network: &str) -> Config {
+    let mut config = Config::new(asn, [10, 0, 0, asn as u8].into());
+    config.listen = vec![own];
+    config.connect_retry_time = 1;
+    config.filters.insert("all".into(), Filter::accept_all());
+    config.networks = vec![Originated {
+        prefix: net(network),
+        blackhole: false,
+        communities: vec![],
+    }];
+    config
+}
+
+/// A peer of `config`, to which it names `next_hop`: a loopback address is none that a peer may believe.
+fn peer(config: &Config, other: SocketAddr, remote_as: u32, next_hop: [u8; 4]) -> PeerConfig {
+    let mut peer = PeerConfig::new(other.ip(), remote_as);
+    peer.port = other.port();
+    peer.local_address = Some(config.listen[0].ip());
+    peer.next_hop_ipv4 = Some(next_hop.into());
+    peer.import = Some("all".into());
+    peer.export = Some("all".into());
+    peer
+}
+
+/// Two that peer with each other, on addresses of the test's own.
+fn ends(test: u8) -> Ends {
+    let (at_a, at_b) = (
+        free_port(&format!("127.0.9.{test}1")),
+        free_port(&format!("127.0.9.{test}2")),
+    );
+    let mut a = config(65001, at_a, "10.1.0.0/16");
+    a.peers = vec![peer(&a, at_b, 65002, [192, 0, 2, 1])];
+    let mut b = config(65002, at_b, "10.2.0.0/16");
+    b.peers = vec![peer(&b, at_a, 65001, [192, 0, 2, 2])];
+    Ends { a, b }
 }
 
 async fn wait_for<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
@@ -86,7 +96,7 @@ async fn established(handle: &Handle) -> bool {
 
 #[tokio::test]
 async fn routes_cross_and_a_new_filter_does_not_flap() {
-    let Ends { a, b } = ends();
+    let Ends { a, b } = ends(1);
     let (fib_a, fib_b) = (MemoryFib::new(topology()), MemoryFib::new(topology()));
     let one = Speaker::start(a.clone(), fib_a.clone()).await.expect("started");
     let two = Speaker::start(b, fib_b.clone()).await.expect("started");
@@ -128,7 +138,7 @@ async fn routes_cross_and_a_new_filter_does_not_flap() {
 
 #[tokio::test]
 async fn a_restart_moves_nothing() {
-    let Ends { a, b } = ends();
+    let Ends { a, b } = ends(2);
     let (fib_a, fib_b) = (MemoryFib::new(topology()), MemoryFib::new(topology()));
     let one = Speaker::start(a.clone(), fib_a.clone()).await.expect("started");
     let two = Speaker::start(b, fib_b.clone()).await.expect("started");
@@ -155,7 +165,7 @@ async fn a_restart_moves_nothing() {
 
 #[tokio::test]
 async fn bad_configurations_change_nothing() {
-    let Ends { a, .. } = ends();
+    let Ends { a, .. } = ends(3);
     let fib = MemoryFib::new(topology());
     let one = Speaker::start(a.clone(), fib).await.expect("started");
     let mut bad = a.clone();
@@ -182,4 +192,45 @@ async fn bad_configurations_change_nothing() {
         peers[0].last_error.as_deref(),
         Some("cannot connect: Connection refused (os error 111)")
     );
+}
+
+/// On two threads: a speaker that spins must not take the test's own along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_that_lead_to_each_other_leave_the_speaker_answering() {
+    let at = free_port("127.0.9.50");
+    let mut one = config(65001, at, "10.1.0.0/16");
+    let mut others = Vec::new();
+    // A way of its own, though a longer one, and two routes that lead to each other's next hops.
+    let said = [
+        ("203.0.113.0/24", [192, 0, 2, 1], 1),
+        ("203.0.113.0/24", [203, 0, 113, 70], 0),
+        ("203.0.113.64/26", [203, 0, 113, 5], 0),
+    ];
+    for ((network, next_hop, longer), asn) in said.into_iter().zip(65011..) {
+        let mut other = config(asn, free_port(&format!("127.0.9.{}", asn - 65011 + 51)), network);
+        let all =
+            serde_json::from_value(serde_json::json!({"rules": [{"action": "accept", "set": {"prepend": longer}}]}));
+        other.filters.insert("all".into(), all.expect("a filter"));
+        other.peers = vec![peer(&other, at, 65001, next_hop)];
+        let mut silent = peer(&one, other.listen[0], asn, [192, 0, 2, 99]);
+        silent.export = None;
+        one.peers.push(silent);
+        others.push(
+            Speaker::start(other, MemoryFib::new(topology()))
+                .await
+                .expect("started"),
+        );
+    }
+    let fib = MemoryFib::new(topology());
+    let one = Speaker::start(one, fib.clone()).await.expect("started");
+    let look = async {
+        wait_for("both routes", || async {
+            one.status().await.expect("running");
+            fib.routes().len() == 2
+        })
+        .await;
+    };
+    tokio::time::timeout(DEADLINE * 2, look)
+        .await
+        .expect("the speaker answers");
 }
