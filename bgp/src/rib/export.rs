@@ -69,8 +69,9 @@ impl Rib {
             let wanted = table
                 .get(&prefix)
                 .and_then(|entry| exporter.export(id, peer, &up, &prefix, entry));
+            let again = peer.resend.remove(&prefix);
             match (wanted, peer.sent.get(&prefix)) {
-                (Some(new), Some(old)) if new == *old => {}
+                (Some(new), Some(old)) if new == *old && !again => {}
                 (Some(new), _) => {
                     let group = Group {
                         attributes: Arc::as_ptr(&new.attributes),
@@ -114,14 +115,10 @@ impl Rib {
     /// The peer asks for everything of a family again (RFC 2918).
     pub fn refresh(&mut self, id: PeerId, family: Family) {
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.sent.retain(|prefix, _| Family::of(prefix) != family);
-            let Rib { table, peers, .. } = self;
-            if let Some(peer) = peers.get_mut(&id) {
-                table
-                    .keys()
-                    .filter(|p| Family::of(p) == family)
-                    .for_each(|p| peer.queue(*p));
-            }
+            // What it has not been told yet is pending anyway.
+            let told: Vec<IpNetwork> = peer.sent.keys().filter(|p| Family::of(p) == family).copied().collect();
+            told.iter().for_each(|p| peer.queue(*p));
+            peer.resend.extend(told);
         }
     }
 

@@ -60,17 +60,16 @@ impl Rib {
             peer.stale_deadline = Some(now + self.config.stale_routes_time);
         }
         if let Some(deferral) = &mut self.deferral {
-            // A peer that restarts too would wait for us as we for it.
-            let restarted = up.graceful.as_ref().is_some_and(|g| g.restarted);
+            // A peer that restarts too would wait for us as we for it; one that cannot need never say when it is done.
+            let will_tell = up.graceful.as_ref().is_some_and(|g| !g.restarted);
             deferral
                 .waiting
-                .retain(|(p, f)| *p != id || (up.families.contains(f) && !restarted));
+                .retain(|(p, f)| *p != id || (will_tell && up.families.contains(f)));
         }
         peer.router_id = up.router_id;
         peer.local_addr = Some(up.local_addr);
+        peer.clear_out();
         peer.owed_markers = up.families.clone();
-        peer.sent.clear();
-        peer.pending.clear();
         peer.up = Some(up);
         if was_restarting {
             self.remove_paths(|path, prefix| path.peer == id && path.stale && lost.contains(&Family::of(prefix)));
@@ -83,9 +82,7 @@ impl Rib {
     pub fn peer_down(&mut self, id: PeerId, restarting: bool, now: Instant) {
         let graceful = self.config.graceful_restart && restarting;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.sent.clear();
-        peer.pending.clear();
-        peer.owed_markers.clear();
+        peer.clear_out();
         peer.stale_deadline = None;
         let Some(up) = peer.up.take() else { return };
         let capability = up.graceful.filter(|_| graceful);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Queue;
 use crate::filter::Filter;
@@ -58,6 +58,8 @@ pub(super) struct Peer {
     pub(super) local_addr: Option<IpAddr>,
     /// Adj-RIB-Out: what the peer has been told.
     pub(super) sent: FxHashMap<IpNetwork, Sent>,
+    /// What of it the peer has asked to be told again.
+    pub(super) resend: FxHashSet<IpNetwork>,
     /// Prefixes about which the peer may have to be told something else.
     pub(super) pending: Queue,
     /// End-of-RIB markers still owed.
@@ -84,12 +86,21 @@ impl Peer {
             router_id: Ipv4Addr::UNSPECIFIED,
             local_addr: None,
             sent: FxHashMap::default(),
+            resend: FxHashSet::default(),
             pending: Queue::default(),
             owed_markers: Vec::new(),
             restart_deadline: None,
             stale_deadline: None,
             no_next_hop: Vec::new(),
         }
+    }
+
+    /// Forgets what this session was told and was to be told.
+    pub(super) fn clear_out(&mut self) {
+        self.sent.clear();
+        self.resend.clear();
+        self.pending.clear();
+        self.owed_markers.clear();
     }
 
     pub(super) fn queue(&mut self, prefix: IpNetwork) {

@@ -1,5 +1,7 @@
 //! The RIB against a model that computes everything from scratch, and cases worth a name.
 
+mod export;
+mod graceful;
 mod recursion;
 
 use std::collections::{BTreeMap, BTreeSet};
