@@ -15,6 +15,7 @@
 
 mod connection;
 mod reason;
+mod reconfigure;
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -109,6 +110,8 @@ pub struct Negotiated {
     pub remote_as: u32,
     /// Seconds; 0 for no keepalives.
     pub hold_time: u16,
+    /// Families the peer offers.
+    pub offered: Vec<Family>,
     /// Families both sides carry.
     pub families: Vec<Family>,
     /// How to encode and decode.
@@ -117,6 +120,8 @@ pub struct Negotiated {
     pub route_refresh: bool,
     /// The peer's graceful restart capability.
     pub graceful: Option<GracefulRestart>,
+    /// Our restart time, if we have told ours.
+    pub restart_time: Option<u16>,
 }
 
 /// What the shell must do, in order.
@@ -589,20 +594,24 @@ impl Session {
     }
 
     fn establish(&mut self, id: ConnectionId, now: Instant) {
-        let families = self.config.families.clone();
+        let SessionConfig {
+            families, restart_time, ..
+        } = self.config.clone();
         let Some(connection) = self.connection(id) else { return };
         let Some(open) = connection.open.take() else { return };
         connection.phase = Phase::Established;
-        let theirs = open.families();
+        let offered = open.families();
         let negotiated = Negotiated {
             connection: id,
             router_id: open.router_id,
             remote_as: open.asn(),
             hold_time: connection.hold_time,
-            families: families.into_iter().filter(|f| theirs.contains(f)).collect(),
+            families: common(&families, &offered),
+            offered,
             options: connection.options,
             route_refresh: open.route_refresh(),
             graceful: open.graceful_restart().cloned(),
+            restart_time,
         };
         self.arm_hold(id, now);
         if std::mem::take(&mut self.connecting) {
@@ -751,4 +760,9 @@ impl Session {
             self.since = now;
         }
     }
+}
+
+/// Families of ours that the peer offers too.
+fn common(ours: &[Family], offered: &[Family]) -> Vec<Family> {
+    ours.iter().copied().filter(|f| offered.contains(f)).collect()
 }

@@ -87,8 +87,9 @@ impl Speaker {
 }
 
 impl Handle {
-    /// Takes a new configuration. Only sessions whose own parameters changed are touched: new filters, networks and
-    /// next hops apply without a flap.
+    /// Takes a new configuration. New filters, networks and next hops apply without a flap, times when a session is next
+    /// established. Only other families in use or another transport end a session, and leave routes where both ends
+    /// have graceful restart; another AS or router identifier starts over.
     ///
     /// # Errors
     /// As [`Speaker::start`]; then the old configuration stays in force.

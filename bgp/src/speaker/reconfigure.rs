@@ -47,16 +47,16 @@ impl Core {
             let new = self.config.peers.iter().find(|p| p.address == address).cloned();
             match new {
                 None => self.remove_peer(address, Cease::PeerDeconfigured, now),
-                Some(new) if everyone || self.needs_new_session(address, &new) => {
+                Some(new)
+                    if everyone
+                        || self
+                            .peers
+                            .get(&address)
+                            .is_some_and(|p| p.config.remote_as != new.remote_as) =>
+                {
                     self.remove_peer(address, Cease::OtherConfigurationChange, now);
                 }
-                Some(new) => {
-                    let policy = policy(&self.config, &new);
-                    if let Some(peer) = self.peers.get_mut(&address) {
-                        self.rib.set_policy(peer.rib_id, policy);
-                        peer.config = new;
-                    }
-                }
+                Some(new) => self.change_peer(new, now),
             }
         }
         self.rib.set_config(rib_config(&self.config));
@@ -71,12 +71,17 @@ impl Core {
         new.into_iter().for_each(|peer| self.add_peer(peer, now));
     }
 
-    fn needs_new_session(&self, address: IpAddr, new: &PeerConfig) -> bool {
-        let Some(peer) = self.peers.get(&address) else {
-            return false;
+    fn change_peer(&mut self, new: PeerConfig, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&new.address) else {
+            return;
         };
+        self.rib.set_policy(peer.rib_id, policy(&self.config, &new));
         let transport = |c: &PeerConfig| (c.port, c.local_address, c.multihop);
-        *peer.session.config() != session_config(&self.config, new) || transport(&peer.config) != transport(new)
+        let anew = transport(&peer.config) != transport(&new);
+        let (address, settings) = (new.address, session_config(&self.config, &new));
+        peer.config = new;
+        peer.session.reconfigure(settings, anew, now);
+        self.carry_out(address, now);
     }
 }
 

@@ -175,7 +175,7 @@ pub(super) fn peer(config: &PeerConfig, session: &Session, counts: PeerCounts, n
         router_id: negotiated.map(|n| n.router_id),
         hold_time: negotiated.map(|n| n.hold_time),
         families: negotiated.map_or_else(Vec::new, |n| n.families.clone()),
-        capabilities: negotiated.map_or_else(Vec::new, |n| capabilities(n, session)),
+        capabilities: negotiated.map_or_else(Vec::new, capabilities),
         prefixes_received: counts.received,
         prefixes_accepted: counts.accepted,
         prefixes_stale: counts.stale,
@@ -190,8 +190,8 @@ pub(super) fn peer(config: &PeerConfig, session: &Session, counts: PeerCounts, n
     }
 }
 
-fn capabilities(negotiated: &Negotiated, session: &Session) -> Vec<&'static str> {
-    let graceful = negotiated.graceful.is_some() && session.config().restart_time.is_some();
+fn capabilities(negotiated: &Negotiated) -> Vec<&'static str> {
+    let graceful = negotiated.graceful.is_some() && negotiated.restart_time.is_some();
     [
         (negotiated.options.as4, "four-octet-as"),
         (negotiated.route_refresh, "route-refresh"),

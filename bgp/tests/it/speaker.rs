@@ -7,6 +7,7 @@ use margay_bgp::config::{Config, Originated, PeerConfig};
 use margay_bgp::fib::memory::MemoryFib;
 use margay_bgp::fib::{LocalAddress, Topology, UnderlayRoute};
 use margay_bgp::filter::Filter;
+use margay_bgp::prefix::Family;
 use margay_bgp::speaker::{Error, Handle, Shutdown, Speaker};
 
 use crate::lab::net;
@@ -233,4 +234,58 @@ async fn routes_that_lead_to_each_other_leave_the_speaker_answering() {
     tokio::time::timeout(DEADLINE * 2, look)
         .await
         .expect("the speaker answers");
+}
+
+#[tokio::test]
+async fn only_what_a_session_consists_of_ends_it_and_even_that_moves_no_route() {
+    let Ends { a, b } = ends(4);
+    let (fib_a, fib_b) = (MemoryFib::new(topology()), MemoryFib::new(topology()));
+    let one = Speaker::start(a.clone(), fib_a.clone()).await.expect("started");
+    let two = Speaker::start(b.clone(), fib_b.clone()).await.expect("started");
+    wait_for("routes on both sides", || async {
+        fib_a.routes().len() == 1 && fib_b.routes().len() == 1
+    })
+    .await;
+    // What only the next OPEN will say, and families that the other end does not carry.
+    let mut without = b.clone();
+    without.peers[0].families = vec![Family::Ipv4];
+    without.peers[0].multihop = Some(7);
+    two.apply(without).await.expect("applied");
+    let times = |handle: &Handle| {
+        let handle = handle.clone();
+        async move { handle.peers().await.expect("running")[0].times_established }
+    };
+    wait_for("a session anew", || async {
+        times(&two).await == 2 && established(&two).await && established(&one).await
+    })
+    .await;
+    let mut later = a.clone();
+    later.graceful_restart.restart_time += 1;
+    later.hold_time += 1;
+    later.peers[0].families = vec![Family::Ipv4];
+    one.apply(later).await.expect("applied");
+    two.apply({
+        let mut network = b.clone();
+        network.peers[0].families = vec![Family::Ipv4];
+        network.peers[0].multihop = Some(7);
+        network.networks.push(Originated {
+            prefix: net("10.3.0.0/16"),
+            blackhole: false,
+            communities: vec![],
+        });
+        network
+    })
+    .await
+    .expect("applied");
+    wait_for("a route over the session that stayed", || async {
+        fib_a.routes().len() == 2
+    })
+    .await;
+    assert_eq!((times(&one).await, times(&two).await), (2, 2));
+    assert!(
+        fib_a.removed().is_empty() && fib_b.removed().is_empty(),
+        "{:?} {:?}",
+        fib_a.removed(),
+        fib_b.removed()
+    );
 }
