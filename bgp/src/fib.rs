@@ -85,11 +85,14 @@ pub trait Fib: Send + 'static {
 
     /// Brings the forwarding plane towards these wishes.
     ///
-    /// Failures are the implementation's to log and to try again; [`Fib::event`] is its chance.
+    /// Failures are the implementation's to log and to try again; [`Fib::catch_up`] is its chance.
     fn apply(&mut self, batch: FibBatch) -> impl Future<Output = ()> + Send;
 
-    /// Waits until the topology has changed; repairs foreign changes on the way. Must be cancel-safe.
-    fn event(&mut self) -> impl Future<Output = Topology> + Send;
+    /// Waits until [`Fib::catch_up`] has something to do. Must be cancel-safe.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Repairs foreign changes; the topology if it is another now. Never cancelled.
+    fn catch_up(&mut self) -> impl Future<Output = Option<Topology>> + Send;
 
     /// Removes every route of ours; the speaker leaves for good.
     fn flush(&mut self) -> impl Future<Output = ()> + Send;

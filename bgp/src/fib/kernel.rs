@@ -60,8 +60,11 @@ pub struct KernelFib {
     complete: bool,
     topology: Topology,
     topology_outdated: bool,
+    /// It could not be read, and is to be when the retry timer runs out.
+    topology_retry: bool,
     routes_outdated: bool,
     retry_at: Option<Instant>,
+    forwarding_kept: bool,
 }
 
 impl KernelFib {
@@ -76,9 +79,18 @@ impl KernelFib {
             complete: false,
             topology: Topology::default(),
             topology_outdated: false,
+            topology_retry: false,
             routes_outdated: false,
             retry_at: None,
+            forwarding_kept: false,
         }
+    }
+
+    /// Says that what the caller forwards for its own networks was kept over a restart, so that it is one (RFC 4724
+    /// section 4.2) even where no peer had told a route.
+    pub fn forwarding_kept(mut self, kept: bool) -> Self {
+        self.forwarding_kept = kept;
+        self
     }
 
     async fn list_installed(&mut self) -> margay_netlink::Result<()> {
@@ -149,12 +161,13 @@ impl KernelFib {
     }
 
     async fn repair(&mut self) {
+        self.routes_outdated = false;
         if let Err(error) = self.list_installed().await {
             warn!(%error, "cannot list routes; trying again");
+            self.routes_outdated = true;
             self.retry_at = Some(Instant::now() + RETRY);
             return;
         }
-        self.routes_outdated = false;
         let mut prefixes: Vec<IpNetwork> = self.wanted.keys().copied().collect();
         prefixes.extend(self.installed.keys().filter(|p| !self.wanted.contains_key(*p)));
         self.write(prefixes).await;
@@ -217,6 +230,7 @@ impl KernelFib {
             () = timer => {
                 self.retry_at = None;
                 self.routes_outdated = true;
+                self.topology_outdated |= std::mem::take(&mut self.topology_retry);
                 return;
             }
         };
@@ -250,7 +264,7 @@ impl Fib for KernelFib {
         }
         Ok(Started {
             topology: self.topology.clone(),
-            restored: kept > 0,
+            restored: kept > 0 || self.forwarding_kept,
         })
     }
 
@@ -270,28 +284,33 @@ impl Fib for KernelFib {
         self.write(prefixes).await;
     }
 
-    async fn event(&mut self) -> Topology {
-        loop {
-            // After a refusal, wait: the kernel would only refuse again.
-            if self.routes_outdated && self.retry_at.is_none() {
-                self.repair().await;
-            }
-            if self.topology_outdated {
-                match self.read_topology().await {
-                    Ok(topology) => {
-                        self.topology_outdated = false;
-                        if topology != self.topology {
-                            self.topology = topology.clone();
-                            return topology;
-                        }
-                    }
-                    Err(error) => {
-                        warn!(%error, "cannot read the networks of this machine; trying again");
-                        self.retry_at = Some(Instant::now() + RETRY);
-                    }
-                }
-            }
+    async fn changed(&mut self) {
+        // After a refusal, wait: the kernel would only refuse again.
+        while !self.topology_outdated && (!self.routes_outdated || self.retry_at.is_some()) {
             self.wait().await;
+        }
+    }
+
+    async fn catch_up(&mut self) -> Option<Topology> {
+        if self.routes_outdated && self.retry_at.is_none() {
+            self.repair().await;
+        }
+        if !self.topology_outdated {
+            return None;
+        }
+        self.topology_outdated = false;
+        match self.read_topology().await {
+            Ok(topology) if topology == self.topology => None,
+            Ok(topology) => {
+                self.topology = topology.clone();
+                Some(topology)
+            }
+            Err(error) => {
+                warn!(%error, "cannot read the networks of this machine; trying again");
+                self.topology_retry = true;
+                self.retry_at = Some(Instant::now() + RETRY);
+                None
+            }
         }
     }
 

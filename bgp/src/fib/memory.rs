@@ -93,12 +93,15 @@ impl Fib for MemoryFib {
         }
     }
 
-    async fn event(&mut self) -> Topology {
+    async fn changed(&mut self) {
         if self.changes.changed().await.is_err() {
             // This very value holds a sender, so the channel cannot close; wait like for any other event.
             std::future::pending::<()>().await;
         }
-        self.changes.borrow_and_update().clone()
+    }
+
+    async fn catch_up(&mut self) -> Option<Topology> {
+        Some(self.changes.borrow_and_update().clone())
     }
 
     async fn flush(&mut self) {

@@ -131,7 +131,6 @@ pub(super) async fn start(config: Config, mut fib: impl Fib, commands: mpsc::Rec
 async fn run_fib(mut fib: impl Fib, mut commands: mpsc::Receiver<FibCommand>, events: mpsc::Sender<Event>) {
     loop {
         let event = tokio::select! {
-            biased;
             command = commands.recv() => match command {
                 Some(FibCommand::Apply(batch)) => {
                     fib.apply(batch).await;
@@ -146,7 +145,11 @@ async fn run_fib(mut fib: impl Fib, mut commands: mpsc::Receiver<FibCommand>, ev
                 }
                 None => return,
             },
-            topology = fib.event() => Event::Topology(topology),
+            // Not within the select: what has begun is not begun again and again while commands come.
+            () = fib.changed() => match fib.catch_up().await {
+                Some(topology) => Event::Topology(topology),
+                None => continue,
+            },
         };
         if events.send(event).await.is_err() {
             return;
@@ -507,5 +510,50 @@ fn hops(config: &Config, peer: &PeerConfig) -> Option<u32> {
         (true, _) => None,
         (false, Some(hops)) => Some(hops.into()),
         (false, None) => Some(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::fib::Started;
+
+    /// A forwarding plane that always has something to repair.
+    struct Damaged(Arc<AtomicBool>);
+
+    impl Fib for Damaged {
+        async fn start(&mut self) -> io::Result<Started> {
+            Ok(Started::default())
+        }
+
+        async fn apply(&mut self, _: FibBatch) {
+            tokio::task::yield_now().await;
+        }
+
+        async fn changed(&mut self) {}
+
+        async fn catch_up(&mut self) -> Option<Topology> {
+            self.0.store(true, Ordering::Relaxed);
+            None
+        }
+
+        async fn flush(&mut self) {}
+    }
+
+    #[tokio::test]
+    async fn repairs_get_their_turn_however_many_routes_change() {
+        let repaired = Arc::new(AtomicBool::new(false));
+        let (commands, receiver) = mpsc::channel(1);
+        let (events, mut said) = mpsc::channel(256);
+        tokio::spawn(run_fib(Damaged(repaired.clone()), receiver, events));
+        tokio::spawn(async move { while said.recv().await.is_some() {} });
+        for _ in 0..1000 {
+            let sent = commands.send(FibCommand::Apply(FibBatch::default())).await;
+            assert!(sent.is_ok());
+        }
+        assert!(repaired.load(Ordering::Relaxed));
     }
 }

@@ -53,6 +53,8 @@ fn a_restart_writes_only_differences_and_leaves_others_alone() {
         let mut fib = new();
         let started = fib.start().await.expect("started");
         assert!(!started.restored);
+        let silent = new().forwarding_kept(true).start().await.expect("started");
+        assert!(silent.restored, "a restart, even if no peer had told a route");
         assert!(
             started
                 .topology

@@ -153,7 +153,7 @@ impl Routing {
                     protocol: bgp_config::ROUTE_PROTOCOL,
                     ..KernelConfig::default()
                 };
-                let fib = KernelFib::new(self.netlink.clone(), kernel);
+                let fib = KernelFib::new(self.netlink.clone(), kernel).forwarding_kept(self.kernel_kept);
                 self.speaker
                     .send_replace(Some(Speaker::start(config.clone(), fib).await?));
             }
