@@ -339,6 +339,15 @@ impl Session {
         self.after_loss(connection.phase, reason, true, now);
     }
 
+    /// The peer has taken nothing for so long that its connection was given up (RFC 9687). Its NOTIFICATION cannot be
+    /// sent: the connection may have stopped within a message.
+    pub fn handle_stalled(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(phase) = self.connection(id).map(|c| c.phase) {
+            self.drop_connection(id);
+            self.after_loss(phase, DownReason::SendHoldTimer, false, now);
+        }
+    }
+
     /// When [`Session::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timers = self
@@ -580,7 +589,8 @@ impl Session {
         if other.phase == Phase::Established {
             let age = self.established_at.map(|at| now.saturating_duration_since(at));
             let graceful = self.negotiated.as_ref().is_some_and(|n| n.graceful.is_some());
-            let takeover = incoming && graceful && age.is_some_and(|age| age >= TAKEOVER_AGE);
+            let same = self.negotiated.as_ref().is_some_and(|n| n.router_id == open.router_id);
+            let takeover = incoming && graceful && same && age.is_some_and(|age| age >= TAKEOVER_AGE);
             return Some(if takeover { other.id } else { id });
         }
         if incoming == other.incoming {

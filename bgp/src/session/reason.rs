@@ -22,6 +22,8 @@ pub enum DownReason {
         /// The hold time.
         seconds: u16,
     },
+    /// The peer has taken nothing for the send hold time (RFC 9687).
+    SendHoldTimer,
     /// The peer opened a new connection while the session was up (RFC 4724 section 5).
     PeerRestarted,
     /// We stopped it.
@@ -47,6 +49,7 @@ impl fmt::Display for DownReason {
             DownReason::Sent(notification) => write!(f, "we sent NOTIFICATION: {notification}"),
             DownReason::WrongAs(asn) => write!(f, "peer is AS {asn}, which is not the configured remote AS"),
             DownReason::HoldTimer { seconds } => write!(f, "hold timer expired: nothing heard for {seconds} s"),
+            DownReason::SendHoldTimer => write!(f, "send hold timer expired: the peer has stopped reading"),
             DownReason::PeerRestarted => write!(f, "peer opened a new connection: it has restarted"),
             DownReason::Stopped(cease) => {
                 write!(f, "stopped here: {}", Notification::from(*cease))

@@ -24,9 +24,6 @@ use crate::wire::Cease;
 /// Prefixes looked at for one peer before it is another's turn.
 const BUDGET: usize = 1000;
 
-/// Places of a writer's queue that only control messages may take.
-const RESERVE: usize = 4;
-
 /// Events taken before timers and output get their turn.
 const EVENTS_A_TURN: usize = 64;
 
@@ -39,6 +36,8 @@ pub(super) enum Event {
     Dialled(IpAddr, u64, io::Result<TcpStream>),
     Data(ConnectionId, Bytes),
     Closed(ConnectionId, String),
+    /// A peer has taken nothing for the send hold time.
+    Stalled(ConnectionId),
     /// Some writer has room again.
     Writable,
     Topology(Topology),
@@ -229,6 +228,13 @@ impl Core {
                     peer.session.handle_closed(id, &error, now);
                 }
             }
+            Event::Stalled(id) => {
+                if let Some(link) = self.links.remove(&id)
+                    && let Some(peer) = self.peers.get_mut(&link.peer)
+                {
+                    peer.session.handle_stalled(id, now);
+                }
+            }
             Event::Writable | Event::FibIdle => {}
             Event::Topology(topology) => self.rib.set_topology(topology),
         }
@@ -314,9 +320,7 @@ impl Core {
                 }
             }
             Output::Send(id, bytes) => {
-                if let Some(link) = self.links.get(&id)
-                    && link.queue.try_send(vec![bytes]).is_err()
-                {
+                if self.links.get(&id).is_some_and(|link| !link.send(vec![bytes])) {
                     debug!(peer = %address, "a message is dropped: the peer does not read");
                 }
             }
@@ -367,15 +371,15 @@ impl Core {
         let Some(link) = peer.session.negotiated().and_then(|n| self.links.get(&n.connection)) else {
             return false;
         };
-        if link.queue.capacity() <= RESERVE || !self.rib.has_messages(peer.rib_id) {
+        if !link.has_room() || !self.rib.has_messages(peer.rib_id) {
             return false;
         }
         let messages = self.rib.poll_messages(peer.rib_id, BUDGET);
         peer.session.note_updates_sent(messages.len() as u64);
-        if !messages.is_empty() && link.queue.try_send(messages).is_err() {
+        if !messages.is_empty() && !link.send(messages) {
             debug!(peer = %address, "the connection is gone");
         }
-        link.queue.capacity() > RESERVE && self.rib.has_messages(peer.rib_id)
+        link.has_room() && self.rib.has_messages(peer.rib_id)
     }
 
     fn accept(&mut self, stream: TcpStream, from: SocketAddr, now: Instant) {

@@ -177,6 +177,7 @@ fn words(code: u8, subcode: u8) -> (&'static str, &'static str) {
         5 => "state machine error",
         6 => "cease",
         7 => "route refresh error",
+        8 => "send hold timer expired",
         _ => "unknown error",
     };
     (code, sub)

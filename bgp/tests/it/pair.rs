@@ -394,3 +394,64 @@ fn no_route_is_sent_back_or_accepted_with_our_as_in_it() {
         2
     );
 }
+
+#[test]
+fn a_peer_that_stops_reading_is_no_restart_rfc9687() {
+    let mut pair = joined();
+    let (id, now) = (pair.b.session.negotiated().expect("established").connection, pair.now);
+    pair.b.session.handle_stalled(id, now);
+    pair.settle();
+    assert_eq!(pair.b.downs, [DownReason::SendHoldTimer]);
+    assert!(pair.b.fib.is_empty());
+}
+
+#[test]
+fn only_the_same_router_takes_a_session_over() {
+    let mut pair = joined();
+    pair.pass(SECOND * 20);
+    let before = pair.b.fib.clone();
+    let (id, now) = (ConnectionId(99), pair.now);
+    pair.b.session.handle_incoming(id, now);
+    let open = Message::Open(Open {
+        my_as: 65001,
+        hold_time: 90,
+        router_id: Ipv4Addr::new(10, 0, 0, 66),
+        capabilities: vec![],
+    });
+    let options = Options {
+        as4: false,
+        ibgp: false,
+    };
+    pair.b.session.handle_data(id, &open.encode(options), now);
+    pair.settle();
+    assert!(pair.established() && pair.b.downs.is_empty());
+    assert_eq!(pair.b.fib, before);
+}
+
+#[test]
+fn settings_of_the_next_open_end_no_session_and_others_end_it_so_that_routes_stay() {
+    for restart_time in [Some(120), None] {
+        let mut config = session_config(65001, 65002, [10, 0, 0, 1]);
+        config.restart_time = restart_time;
+        let mut pair = Pair::new(config.clone(), session_config(65002, 65001, [10, 0, 0, 2]));
+        pair.a.originate(&["10.244.1.0/26"]);
+        pair.start();
+        let now = pair.now;
+        config.hold_time = 60;
+        pair.a.session.reconfigure(config.clone(), false, now);
+        pair.settle();
+        assert!(pair.established() && pair.a.downs.is_empty());
+        config.families = vec![Family::Ipv4];
+        pair.a.session.reconfigure(config, false, now);
+        pair.settle();
+        let cease = Cease::OtherConfigurationChange;
+        assert_eq!(pair.a.downs, [DownReason::Stopped(cease)]);
+        let told = pair.b.downs == [DownReason::Received(cease.into())];
+        assert_eq!(told, restart_time.is_none(), "{:?}", pair.b.downs);
+        pair.pass(SECOND * 61);
+        assert!(pair.established());
+        assert_eq!(pair.a.session.negotiated().map(|n| n.hold_time), Some(60));
+        assert_eq!(pair.b.ever_removed.is_empty(), restart_time.is_some());
+        assert_eq!(pair.b.fib.len(), 1);
+    }
+}

@@ -295,6 +295,7 @@ impl Pair {
                         graceful: up.graceful,
                     };
                     node.rib.peer_up(peer, up, now);
+                    node.session.set_restarting(false, true);
                 }
                 Output::Update(update) => node.rib.update(peer, *update),
                 Output::EndOfRib(family) => node.rib.end_of_rib(peer, family),
