@@ -308,6 +308,11 @@ impl Rib {
             let dependents: Vec<IpNetwork> = dependents.map(|(prefix, _)| *prefix).collect();
             dependents.into_iter().for_each(|p| self.dirty.push(p));
         }
+        if self.resolver.wants_sweep() {
+            let paths = self.table.values().flat_map(|e| &e.paths);
+            let used = paths.map(|p| self.hop_key(p)).collect();
+            self.resolver.sweep(&used);
+        }
         if self.attributes.wants_sweep() {
             self.attributes.sweep();
         }

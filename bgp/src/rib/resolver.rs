@@ -14,6 +14,9 @@ use crate::wire::NextHop;
 /// Longest chain of routes that each lead to the next one's next hop.
 const MAX_DEPTH: u8 = 8;
 
+/// Below this many next hops it is not worth asking which are in use.
+const FIRST_SWEEP: usize = 1024;
+
 /// A next hop as the resolver tells them apart: link-local addresses mean something on one interface only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct HopKey {
@@ -63,6 +66,8 @@ pub(super) struct Resolver {
     topology: Topology,
     connected: FxHashSet<IpNetwork>,
     cache: FxHashMap<HopKey, Known>,
+    /// Next hops in use at the last sweep.
+    swept: usize,
 }
 
 /// What is known of a next hop.
@@ -134,6 +139,22 @@ impl Resolver {
         let inside = key.addr.is_some_and(|addr| covers(prefix, &host(addr)));
         self.cached(key)
             .filter(|r| r.kind == Kind::Connected || !inside || r.matched.prefix() > prefix.prefix())
+    }
+
+    #[cfg(test)]
+    pub(super) fn known(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Whether the next hops have doubled since the last sweep.
+    pub(super) fn wants_sweep(&self) -> bool {
+        self.cache.len() >= FIRST_SWEEP.max(2 * self.swept)
+    }
+
+    /// Forgets the next hops nobody uses any more.
+    pub(super) fn sweep(&mut self, used: &FxHashSet<HopKey>) {
+        self.cache.retain(|key, _| used.contains(key));
+        self.swept = self.cache.len();
     }
 
     pub(super) fn cached(&self, key: &HopKey) -> Option<&Resolved> {

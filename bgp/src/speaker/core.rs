@@ -1,6 +1,6 @@
 //! The one task that owns sessions and RIB.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -55,6 +55,8 @@ pub(super) struct Peer {
     pub(super) session: Session,
     pub(super) rib_id: PeerId,
     dialling: Option<(u64, AbortHandle)>,
+    /// Attributes whose faults this session has been warned of.
+    faults_told: BTreeSet<u8>,
 }
 
 impl Drop for Peer {
@@ -342,12 +344,17 @@ impl Core {
                     graceful: negotiated.graceful,
                 };
                 self.rib.peer_up(peer.rib_id, up, now);
+                peer.faults_told.clear();
                 // Should only the connection break from now on, forwarding goes on.
                 peer.session.set_restarting(false, true);
             }
             Output::Update(update) => {
                 for fault in &update.faults {
-                    warn!(peer = %address, %fault, "malformed UPDATE");
+                    if peer.faults_told.insert(fault.code) {
+                        warn!(peer = %address, %fault, "malformed UPDATE; more of this kind are told at debug level");
+                    } else {
+                        debug!(peer = %address, %fault, "malformed UPDATE");
+                    }
                 }
                 self.rib.update(peer.rib_id, *update);
             }
@@ -464,6 +471,7 @@ impl Core {
                 session,
                 rib_id,
                 dialling: None,
+                faults_told: BTreeSet::new(),
             },
         );
     }

@@ -61,6 +61,22 @@ fn two_routes_over_each_others_next_hop_do_not_swing_above_a_static_one() {
     assert_eq!(settled(&mut rib), [(upper, unicast(&[("192.0.2.200", 2)]))].into());
 }
 
+#[test]
+fn next_hops_that_no_path_names_are_forgotten() {
+    let mut rib = rib();
+    let b = rib.add_peer(policy(2, LOCAL_AS));
+    rib.peer_up(b, up(2, true), Instant::now());
+    for hop in 0..5000u16 {
+        let [high, low] = hop.to_be_bytes();
+        rib.update(
+            b,
+            announcement(net("10.1.0.0/16"), path(&[65002]), [203, 0, high, low].into()),
+        );
+        rib.process();
+    }
+    assert!(rib.resolver.known() < 2000, "{}", rib.resolver.known());
+}
+
 const PREFIXES: [&str; 5] = [
     "203.0.113.0/24",
     "203.0.113.64/26",
