@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::AS_TRANS;
 
-pub(super) use decode::{Extra, decode_attribute, split};
+pub(super) use decode::{Extra, check_flags, decode_attribute, split};
 
 /// Attribute type codes.
 pub(crate) mod code {
@@ -66,6 +66,8 @@ pub struct PathAttributes {
     pub ext_communities: Vec<[u8; 8]>,
     /// Large communities (RFC 8092).
     pub large_communities: Vec<LargeCommunity>,
+    /// Type codes of understood attributes that came with the partial bit: somebody before us did not understand them.
+    pub partial: Vec<u8>,
     /// Attributes that are not understood; transitive ones are passed on with the partial bit.
     pub unknown: Vec<UnknownAttribute>,
 }
@@ -94,10 +96,6 @@ pub enum Segment {
     Sequence(Vec<u32>),
     /// AS_SET.
     Set(Vec<u32>),
-    /// AS_CONFED_SEQUENCE (RFC 5065).
-    ConfedSequence(Vec<u32>),
-    /// AS_CONFED_SET (RFC 5065).
-    ConfedSet(Vec<u32>),
 }
 
 /// AGGREGATOR.
@@ -148,7 +146,7 @@ impl Segment {
     /// The AS numbers of the segment.
     pub fn asns(&self) -> &[u32] {
         match self {
-            Segment::Sequence(v) | Segment::Set(v) | Segment::ConfedSequence(v) | Segment::ConfedSet(v) => v,
+            Segment::Sequence(v) | Segment::Set(v) => v,
         }
     }
 
@@ -156,8 +154,6 @@ impl Segment {
         match self {
             Segment::Set(_) => 1,
             Segment::Sequence(_) => 2,
-            Segment::ConfedSequence(_) => 3,
-            Segment::ConfedSet(_) => 4,
         }
     }
 }
@@ -172,14 +168,13 @@ impl AsPath {
         }
     }
 
-    /// Length for the decision process: a set counts one, confederation segments nothing.
+    /// Length for the decision process: a set counts one.
     pub fn length(&self) -> usize {
         self.0
             .iter()
             .map(|s| match s {
                 Segment::Sequence(v) => v.len(),
                 Segment::Set(_) => 1,
-                Segment::ConfedSequence(_) | Segment::ConfedSet(_) => 0,
             })
             .sum()
     }
@@ -191,11 +186,10 @@ impl AsPath {
 
     /// The AS the route came from: the first of a leading sequence.
     pub fn neighbor_as(&self) -> Option<u32> {
-        self.0.iter().find_map(|s| match s {
-            Segment::Sequence(v) => Some(v.first().copied()),
-            Segment::Set(_) => Some(None),
-            Segment::ConfedSequence(_) | Segment::ConfedSet(_) => None,
-        })?
+        match self.0.first()? {
+            Segment::Sequence(v) => v.first().copied(),
+            Segment::Set(_) => None,
+        }
     }
 
     /// The AS that originated the route: the last of the path.
@@ -203,14 +197,9 @@ impl AsPath {
         self.0.last().and_then(|s| s.asns().last().copied())
     }
 
-    /// The path with `asn` put in front, as an eBGP speaker sends it; confederation segments are removed.
+    /// The path with `asn` put in front, as an eBGP speaker sends it.
     pub fn prepended(&self, asn: u32) -> Self {
-        let mut segments: Vec<Segment> = self
-            .0
-            .iter()
-            .filter(|s| matches!(s, Segment::Sequence(_) | Segment::Set(_)))
-            .cloned()
-            .collect();
+        let mut segments = self.0.clone();
         match segments.first_mut() {
             Some(Segment::Sequence(v)) if v.len() < 255 => v.insert(0, asn),
             _ => segments.insert(0, Segment::Sequence(vec![asn])),
@@ -236,8 +225,6 @@ impl fmt::Display for AsPath {
             match segment {
                 Segment::Sequence(_) => write!(f, "{}", asns.join(" "))?,
                 Segment::Set(_) => write!(f, "{{{}}}", asns.join(","))?,
-                Segment::ConfedSequence(_) => write!(f, "({})", asns.join(" "))?,
-                Segment::ConfedSet(_) => write!(f, "[{}]", asns.join(","))?,
             }
         }
         Ok(())
@@ -305,6 +292,11 @@ pub(super) fn encode_low(attrs: &PathAttributes, next_hop: Option<Ipv4Addr>, as4
         put(out, flag::TRANSITIVE, code::ATOMIC_AGGREGATE, &[]);
     }
     let optional_transitive = flag::OPTIONAL | flag::TRANSITIVE;
+    // RFC 4271 section 5: the partial bit, once set, stays.
+    let known = |code| match attrs.partial.contains(&code) {
+        true => optional_transitive | flag::PARTIAL,
+        false => optional_transitive,
+    };
     if let Some(aggregator) = attrs.aggregator {
         let mut value = Vec::with_capacity(8);
         if as4 {
@@ -313,11 +305,11 @@ pub(super) fn encode_low(attrs: &PathAttributes, next_hop: Option<Ipv4Addr>, as4
             value.extend_from_slice(&u16::try_from(aggregator.asn).unwrap_or(AS_TRANS).to_be_bytes());
         }
         value.extend_from_slice(&aggregator.router_id.octets());
-        put(out, optional_transitive, code::AGGREGATOR, &value);
+        put(out, known(code::AGGREGATOR), code::AGGREGATOR, &value);
     }
     if !attrs.communities.is_empty() {
         let value: Vec<u8> = attrs.communities.iter().flat_map(|c| c.0.to_be_bytes()).collect();
-        put(out, optional_transitive, code::COMMUNITIES, &value);
+        put(out, known(code::COMMUNITIES), code::COMMUNITIES, &value);
     }
     if let Some(id) = attrs.originator_id {
         put(out, flag::OPTIONAL, code::ORIGINATOR_ID, &id.octets());
@@ -329,23 +321,14 @@ pub(super) fn encode_low(attrs: &PathAttributes, next_hop: Option<Ipv4Addr>, as4
     if !attrs.ext_communities.is_empty() {
         put(
             out,
-            optional_transitive,
+            known(code::EXT_COMMUNITIES),
             code::EXT_COMMUNITIES,
             attrs.ext_communities.as_flattened(),
         );
     }
     if !as4 && attrs.as_path.needs_as4() {
-        // RFC 6793 section 4.2.2: confederation segments stay out of AS4_PATH.
-        let kept = AsPath(
-            attrs
-                .as_path
-                .0
-                .iter()
-                .filter(|s| matches!(s, Segment::Sequence(_) | Segment::Set(_)))
-                .cloned()
-                .collect(),
-        );
-        put(out, optional_transitive, code::AS4_PATH, &path_bytes(&kept, true));
+        let path = path_bytes(&attrs.as_path, true);
+        put(out, optional_transitive, code::AS4_PATH, &path);
     }
     if let Some(aggregator) = attrs.aggregator.filter(|a| !as4 && a.asn > u32::from(u16::MAX)) {
         let mut value = aggregator.asn.to_be_bytes().to_vec();
@@ -359,7 +342,7 @@ pub(super) fn encode_low(attrs: &PathAttributes, next_hop: Option<Ipv4Addr>, as4
             .flat_map(|c| c.0)
             .flat_map(u32::to_be_bytes)
             .collect();
-        put(out, optional_transitive, code::LARGE_COMMUNITIES, &value);
+        put(out, known(code::LARGE_COMMUNITIES), code::LARGE_COMMUNITIES, &value);
     }
     for unknown in &attrs.unknown {
         put(out, unknown.flags & !flag::EXTENDED, unknown.code, &unknown.value);

@@ -227,6 +227,7 @@ fn ipv4_announcement() -> (Vec<u8>, Update) {
             cluster_list: vec![],
             ext_communities: vec![[0, 2, 0xfd, 0xe9, 0, 0, 0, 0x64]],
             large_communities: vec![LargeCommunity([65001, 1, 2])],
+            partial: Vec::new(),
             unknown: vec![UnknownAttribute {
                 flags: 0xe0,
                 code: 0x63,
@@ -381,6 +382,12 @@ fn malformed_attributes_withdraw_the_routes_rfc7606() {
         (format!("{base} 800904 0a000001"), 9, false),
         (format!("{base} c01007 00000000000000"), 16, true),
         (format!("{base} c01106 0201 0000fde9"), 17, false),
+        // AS 0, and the inside of a confederation that we are not in.
+        ("400101 00 400206 0201 00000000 400304 0a010101".into(), 2, true),
+        ("400101 00 400206 0301 0000fde9 400304 0a010101".into(), 2, true),
+        ("400101 00 400206 0401 0000fde9 400304 0a010101".into(), 2, true),
+        (format!("{base} c00708 00000000 0a000003"), 7, false),
+        (format!("c00f03 000201 {base}"), 15, true),
         (format!("{base} c0200b 0000000000000000000000"), 32, true),
         (format!("{base} 400101 01"), 1, false),
         (format!("{base} c008ff 00"), 0, true),
@@ -411,6 +418,29 @@ fn malformed_attributes_withdraw_the_routes_rfc7606() {
 }
 
 #[test]
+fn routes_with_the_wrong_flags_are_withdrawn_rfc7606_3c() {
+    let reach = "c00e18 0002 01 10 fd000000000000000000000000000001 00 10fd00";
+    let body = format!("0000 0028 {reach} 400101 00 400206 0201 0000fde9");
+    let got = update(&message("02", &body), AS4);
+    assert_eq!(
+        got.faults.iter().map(|f| (f.code, f.withdrawn)).collect::<Vec<_>>(),
+        [(14, true)]
+    );
+    assert_eq!((got.mp_reach, got.attributes), (None, None));
+    assert_eq!(got.mp_unreach.map(|u| u.nlri), Some(vec![net("fd00::/16")]));
+}
+
+#[test]
+fn the_partial_bit_stays_rfc4271_5() {
+    let bytes = message(
+        "02",
+        "0000 001b 400101 00 400206 0201 0000fde9 400304 0a010101 e00804 fde80001 08 0a",
+    );
+    let got = update(&bytes, AS4);
+    assert_eq!(Message::from(got).encode(AS4).as_ref(), bytes);
+}
+
+#[test]
 fn what_cannot_be_parsed_resets_the_session_rfc7606() {
     let cases = [
         ("0005 18 0a0901 0000", 1),
@@ -424,6 +454,8 @@ fn what_cannot_be_parsed_resets_the_session_rfc7606() {
         ),
         ("0000 000a 800e 07 0002 01 10 fd0000", 9),
         ("0000 0007 800f 04 0002 01 81", 9),
+        // The attributes end in the midst of one, and no route is in sight.
+        ("0000 0005 4001ff 00 00", 1),
     ];
     for (body, subcode) in cases {
         let notification = read(&message("02", body), AS4).unwrap_err();
@@ -481,13 +513,8 @@ fn any_prefix(family: Family) -> BoxedStrategy<IpNetwork> {
 }
 
 fn any_path() -> impl Strategy<Value = AsPath> {
-    let asns = prop::collection::vec(any::<u32>(), 1..6);
-    let segment = prop_oneof![
-        asns.clone().prop_map(Segment::Sequence),
-        asns.clone().prop_map(Segment::Set),
-        asns.clone().prop_map(Segment::ConfedSequence),
-        asns.prop_map(Segment::ConfedSet),
-    ];
+    let asns = prop::collection::vec(1u32.., 1..6);
+    let segment = prop_oneof![asns.clone().prop_map(Segment::Sequence), asns.prop_map(Segment::Set),];
     prop::collection::vec(segment, 0..4).prop_map(AsPath)
 }
 
@@ -511,7 +538,7 @@ fn any_attributes() -> impl Strategy<Value = PathAttributes> {
             any::<bool>(),
         ),
         (
-            prop::option::of((any::<u32>(), id.clone()).prop_map(|(asn, router_id)| Aggregator { asn, router_id })),
+            prop::option::of((1u32.., id.clone()).prop_map(|(asn, router_id)| Aggregator { asn, router_id })),
             prop::collection::vec(any::<u32>().prop_map(Community), 0..80),
             prop::option::of(id.clone()),
             prop::collection::vec(id, 0..4),
@@ -535,6 +562,7 @@ fn any_attributes() -> impl Strategy<Value = PathAttributes> {
                 cluster_list,
                 ext_communities,
                 large_communities,
+                partial: Vec::new(),
                 unknown: unknown.into_iter().collect(),
             }
         })

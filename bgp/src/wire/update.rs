@@ -146,6 +146,11 @@ pub(super) fn decode(body: &[u8], options: Options) -> Result<Update, Notificati
     let mut input = attributes;
     while !input.is_empty() {
         let Ok((rest, raw)) = attr::split(input) else {
+            // RFC 7606 section 3 (j): only routes that are seen can be withdrawn.
+            let multiprotocol = [code::MP_REACH, code::MP_UNREACH].map(usize::from);
+            if update.nlri.is_empty() && !multiprotocol.iter().any(|c| seen[*c]) {
+                return Err(malformed());
+            }
             update.fault(0, true, input);
             break;
         };
@@ -155,13 +160,15 @@ pub(super) fn decode(body: &[u8], options: Options) -> Result<Update, Notificati
             code::MP_REACH | code::MP_UNREACH if repeated => return Err(malformed()),
             // RFC 7606 section 3 (g): all but the first are dropped.
             _ if repeated => Err(Reaction::Discard),
-            code::MP_REACH => mp_reach(raw.value).map(|reach| {
+            code::MP_REACH => mp_reach(raw.value).and_then(|reach| {
                 unknown_family |= reach.is_none();
                 update.mp_reach = reach;
+                attr::check_flags(&raw)
             }),
-            code::MP_UNREACH => mp_unreach(raw.value).map(|unreach| {
+            code::MP_UNREACH => mp_unreach(raw.value).and_then(|unreach| {
                 unknown_family |= unreach.is_none();
                 update.mp_unreach = unreach;
+                attr::check_flags(&raw)
             }),
             _ => attr::decode_attribute(&raw, options, &mut attrs, &mut extra),
         };
@@ -312,7 +319,6 @@ fn merge_as4(attrs: &mut PathAttributes, path: Option<AsPath>, aggregator: Optio
     let mut merged: Vec<Segment> = Vec::new();
     for segment in &attrs.as_path.0 {
         match segment {
-            Segment::ConfedSequence(_) | Segment::ConfedSet(_) => merged.push(segment.clone()),
             Segment::Set(_) if keep > 0 => {
                 keep -= 1;
                 merged.push(segment.clone());

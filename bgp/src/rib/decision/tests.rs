@@ -120,12 +120,8 @@ fn a_med_removes_a_path_before_the_identifier_can_save_it() {
 }
 
 #[test]
-fn a_set_counts_one_and_confederations_nothing() {
-    let path = AsPath(vec![
-        Segment::ConfedSequence(vec![1, 2, 3]),
-        Segment::Sequence(vec![4]),
-        Segment::Set(vec![5, 6, 7]),
-    ]);
+fn a_set_counts_one() {
+    let path = AsPath(vec![Segment::Sequence(vec![4]), Segment::Set(vec![5, 6, 7])]);
     assert_eq!(
         (path.length(), path.neighbor_as(), path.origin_as()),
         (2, Some(4), Some(7))

@@ -72,7 +72,7 @@ pub(in crate::wire) fn decode_attribute(
             extra.origin_seen = true;
         }
         code::AS_PATH => {
-            attrs.as_path = as_path(value, options.as4).ok_or(Reaction::Withdraw)?;
+            attrs.as_path = as_path(value, options.as4, false).ok_or(Reaction::Withdraw)?;
             extra.as_path_seen = true;
         }
         code::NEXT_HOP => {
@@ -121,12 +121,8 @@ pub(in crate::wire) fn decode_attribute(
         // RFC 6793 section 4.1: a speaker with four-octet numbers must not send these; drop them.
         code::AS4_PATH | code::AS4_AGGREGATOR if options.as4 => return Err(Reaction::Discard),
         code::AS4_PATH => {
-            let path = as_path(value, true).ok_or(Reaction::Discard)?;
-            let kept = path
-                .0
-                .into_iter()
-                .filter(|s| matches!(s, Segment::Sequence(_) | Segment::Set(_)));
-            extra.as4_path = Some(AsPath(kept.collect()));
+            // RFC 6793 section 6: segments of confederations are left out.
+            extra.as4_path = Some(as_path(value, true, true).ok_or(Reaction::Discard)?);
         }
         code::AS4_AGGREGATOR => extra.as4_aggregator = Some(aggregator(value, true).ok_or(Reaction::Discard)?),
         other => {
@@ -142,11 +138,20 @@ pub(in crate::wire) fn decode_attribute(
             }
         }
     }
+    let kept = [
+        code::AGGREGATOR,
+        code::COMMUNITIES,
+        code::EXT_COMMUNITIES,
+        code::LARGE_COMMUNITIES,
+    ];
+    if raw.flags & flag::PARTIAL != 0 && kept.contains(&raw.code) {
+        attrs.partial.push(raw.code);
+    }
     Ok(())
 }
 
 /// RFC 7606 section 3 (c): flags that contradict the type make the attribute malformed.
-fn check_flags(raw: &RawAttribute<'_>) -> Result<(), Reaction> {
+pub(in crate::wire) fn check_flags(raw: &RawAttribute<'_>) -> Result<(), Reaction> {
     let expected = match raw.code {
         code::ORIGIN | code::AS_PATH | code::NEXT_HOP | code::LOCAL_PREF | code::ATOMIC_AGGREGATE => flag::TRANSITIVE,
         code::MED | code::ORIGINATOR_ID | code::CLUSTER_LIST | code::MP_REACH | code::MP_UNREACH => flag::OPTIONAL,
@@ -165,7 +170,9 @@ fn check_flags(raw: &RawAttribute<'_>) -> Result<(), Reaction> {
     }
 }
 
-fn as_path(mut input: &[u8], as4: bool) -> Option<AsPath> {
+/// AS 0 is no AS (RFC 7607). We are in no confederation, so a neighbour must not show us the inside of its own (RFC 5065
+/// section 5), unless it is to be left out.
+fn as_path(mut input: &[u8], as4: bool, leave_out_confederations: bool) -> Option<AsPath> {
     let width = if as4 { 4 } else { 2 };
     let mut segments = Vec::new();
     while let [kind, count, rest @ ..] = input {
@@ -173,7 +180,7 @@ fn as_path(mut input: &[u8], as4: bool) -> Option<AsPath> {
         if *count == 0 || rest.len() < octets {
             return None;
         }
-        let asns = rest[..octets]
+        let asns: Vec<u32> = rest[..octets]
             .chunks_exact(width)
             .map(|c| {
                 if as4 {
@@ -183,20 +190,20 @@ fn as_path(mut input: &[u8], as4: bool) -> Option<AsPath> {
                 }
             })
             .collect();
-        segments.push(match kind {
-            1 => Segment::Set(asns),
-            2 => Segment::Sequence(asns),
-            3 => Segment::ConfedSequence(asns),
-            4 => Segment::ConfedSet(asns),
+        match kind {
+            _ if asns.contains(&0) => return None,
+            1 => segments.push(Segment::Set(asns)),
+            2 => segments.push(Segment::Sequence(asns)),
+            3 | 4 if leave_out_confederations => {}
             _ => return None,
-        });
+        }
         input = &rest[octets..];
     }
     input.is_empty().then_some(AsPath(segments))
 }
 
 fn aggregator(value: &[u8], as4: bool) -> Option<Aggregator> {
-    match (value, as4) {
+    let aggregator = match (value, as4) {
         ([a, b, c, d, rest @ ..], true) => Some(Aggregator {
             asn: word(&[*a, *b, *c, *d]),
             router_id: array::<4>(rest)?.into(),
@@ -206,7 +213,8 @@ fn aggregator(value: &[u8], as4: bool) -> Option<Aggregator> {
             router_id: array::<4>(rest)?.into(),
         }),
         _ => None,
-    }
+    };
+    aggregator.filter(|a| a.asn != 0)
 }
 
 fn array<const N: usize>(value: &[u8]) -> Option<[u8; N]> {
