@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 
 use crate::config::Originated;
 use crate::fib::{FibBatch, FibChange, FibRoute, Topology};
-use crate::prefix::canonical;
+use crate::prefix::{Family, canonical};
 use crate::wire::{AsPath, NextHop, Origin, PathAttributes, Update};
 
 use decision::Candidate;
@@ -215,14 +215,16 @@ impl Rib {
         };
         let families = up.families.clone();
         let unreach = update.mp_unreach.filter(|u| families.contains(&u.family));
+        let classic = families.contains(&Family::Ipv4);
         let withdrawn = update
             .withdrawn
             .into_iter()
+            .filter(|_| classic)
             .chain(unreach.into_iter().flat_map(|u| u.nlri));
         withdrawn.for_each(|prefix| self.withdraw(id, prefix));
         let Some(attributes) = update.attributes else { return };
         let attributes = self.attributes.intern(attributes);
-        if let Some(next_hop) = update.next_hop {
+        if let Some(next_hop) = update.next_hop.filter(|_| classic) {
             for prefix in update.nlri {
                 self.announce(id, prefix, &attributes, NextHop::from(IpAddr::V4(next_hop)));
             }

@@ -177,7 +177,12 @@ impl Exporter<'_> {
             None => None,
         };
         let next_hop = match next_hop {
-            Some(learnt) if !ebgp && !peer.policy.next_hop_self => *learnt,
+            // RFC 2545 section 3: a link-local address means nothing on another network.
+            Some(learnt)
+                if !ebgp && !peer.policy.next_hop_self && learnt.link_local.map(IpAddr::V6) != Some(learnt.addr) =>
+            {
+                NextHop::from(learnt.addr)
+            }
             _ => match self.own_next_hop(peer, up, family) {
                 Some(own) => own,
                 None => {
@@ -216,6 +221,8 @@ impl Exporter<'_> {
             attributes.local_pref = None;
             attributes.originator_id = None;
             attributes.cluster_list.clear();
+            // RFC 4360 section 2: this bit keeps a community within its AS.
+            attributes.ext_communities.retain(|c| c[0] & 0x40 == 0);
             if !keep_med {
                 attributes.med = None;
             }

@@ -12,7 +12,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::fib::{FibHop, LocalAddress, UnderlayRoute};
 use crate::filter::{Action, Changes, Filter, PrefixRange, Rule};
-use crate::prefix::Family;
 use crate::wire::{self, Community, Message, MpReach, MpUnreach, Options};
 
 const LOCAL_AS: u32 = 64512;
