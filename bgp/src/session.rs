@@ -492,7 +492,10 @@ impl Session {
             }
             (Phase::OpenSent, Message::Open(open)) => self.handle_open(id, open, now),
             (Phase::OpenConfirm, Message::Keepalive) => match self.connection(id) {
-                Some(waiting) if waiting.confirm_by.is_some() => waiting.peer_confirmed = true,
+                Some(waiting) if waiting.confirm_by.is_some() => {
+                    waiting.peer_confirmed = true;
+                    self.arm_hold(id, now);
+                }
                 _ => self.establish(id, now),
             },
             (Phase::Established, Message::Keepalive) => self.arm_hold(id, now),
@@ -509,7 +512,7 @@ impl Session {
                 self.arm_hold(id, now);
                 self.outputs.extend(family.map(Output::Refresh));
             }
-            (phase, _) => self.fail(id, Notification::fsm(phase.fsm_subcode()), now),
+            (phase, other) => self.fail(id, Notification::fsm(phase.fsm_subcode(), other.kind() as u8), now),
         }
     }
 

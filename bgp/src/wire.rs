@@ -54,16 +54,16 @@ pub enum Message {
 /// The type octet of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Type 1.
-    Open,
-    /// Type 2.
-    Update,
-    /// Type 3.
-    Notification,
-    /// Type 4.
-    Keepalive,
-    /// Type 5.
-    RouteRefresh,
+    /// RFC 4271 section 4.2.
+    Open = 1,
+    /// RFC 4271 section 4.3.
+    Update = 2,
+    /// RFC 4271 section 4.5.
+    Notification = 3,
+    /// RFC 4271 section 4.4.
+    Keepalive = 4,
+    /// RFC 2918.
+    RouteRefresh = 5,
 }
 
 /// Takes the next whole message off the front of `buf`; `None` when more bytes are needed.
@@ -137,6 +137,17 @@ impl Message {
         }
     }
 
+    /// Its type; as a number, the type octet.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Message::Open(_) => Kind::Open,
+            Message::Update(_) => Kind::Update,
+            Message::Notification(_) => Kind::Notification,
+            Message::Keepalive => Kind::Keepalive,
+            Message::RouteRefresh(_) => Kind::RouteRefresh,
+        }
+    }
+
     /// The bytes of this message, header included.
     ///
     /// The caller keeps an UPDATE within [`MAX_LEN`]; [`update::pack_announce`] does so for routes.
@@ -151,22 +162,13 @@ impl Message {
         let start = out.len();
         out.put_bytes(0xff, 16);
         out.put_u16(0);
+        out.put_u8(self.kind() as u8);
         match self {
-            Message::Open(open) => {
-                out.put_u8(1);
-                open::encode(open, out);
-            }
-            Message::Update(update) => {
-                out.put_u8(2);
-                update::encode(update, options, out);
-            }
-            Message::Notification(notification) => {
-                out.put_u8(3);
-                notification::encode(notification, out);
-            }
-            Message::Keepalive => out.put_u8(4),
+            Message::Open(open) => open::encode(open, out),
+            Message::Update(update) => update::encode(update, options, out),
+            Message::Notification(notification) => notification::encode(notification, out),
+            Message::Keepalive => {}
             Message::RouteRefresh(family) => {
-                out.put_u8(5);
                 out.put_u16(family.map_or(0, Family::afi));
                 out.put_u8(0);
                 out.put_u8(1);

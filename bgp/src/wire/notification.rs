@@ -98,9 +98,10 @@ impl Notification {
         Self::new(4, 0, &[])
     }
 
-    /// A message that its state does not allow; subcodes of RFC 6608 (1 OpenSent, 2 OpenConfirm, 3 Established).
-    pub fn fsm(subcode: u8) -> Self {
-        Self::new(5, subcode, &[])
+    /// A message of this type that its state does not allow; subcodes of RFC 6608 (1 OpenSent, 2 OpenConfirm,
+    /// 3 Established).
+    pub fn fsm(subcode: u8, kind: u8) -> Self {
+        Self::new(5, subcode, &[kind])
     }
 }
 

@@ -178,7 +178,7 @@ fn messages_out_of_turn_are_fsm_errors_rfc6608() {
     let options = Options { as4: true, ibgp: false };
     session.handle_data(id, &Message::Keepalive.encode(options), now);
     let outputs: Vec<Output> = std::iter::from_fn(|| session.poll_output()).collect();
-    let expected = Message::Notification(Notification::fsm(1)).encode(options);
+    let expected = Message::Notification(Notification::new(5, 1, &[4])).encode(options);
     assert!(outputs.contains(&Output::Send(id, expected)), "{outputs:?}");
     assert!(outputs.contains(&Output::Close(id)));
     assert_eq!(session.state(), State::Active);
@@ -454,4 +454,32 @@ fn settings_of_the_next_open_end_no_session_and_others_end_it_so_that_routes_sta
         assert_eq!(pair.b.ever_removed.is_empty(), restart_time.is_some());
         assert_eq!(pair.b.fib.len(), 1);
     }
+}
+
+#[test]
+fn a_confirmation_that_waits_keeps_the_hold_timer_going() {
+    let (now, options) = (
+        std::time::Instant::now(),
+        Options {
+            as4: false,
+            ibgp: false,
+        },
+    );
+    let mut config = session_config(65001, 65002, [10, 0, 0, 1]);
+    config.hold_time = 3;
+    let mut session = Session::new(config, 1, now);
+    session.start(now);
+    session.handle_incoming(ConnectionId(1), now);
+    let open = Message::Open(Open {
+        my_as: 65002,
+        hold_time: 3,
+        router_id: Ipv4Addr::new(10, 0, 0, 2),
+        capabilities: vec![],
+    });
+    session.handle_data(ConnectionId(1), &open.encode(options), now);
+    let later = now + SECOND;
+    session.handle_data(ConnectionId(1), &Message::Keepalive.encode(options), later);
+    // Our own attempt to connect hangs.
+    session.handle_timeout(now + SECOND * 3);
+    assert_eq!(session.state(), State::Established, "{:?}", session.last_error());
 }
