@@ -56,6 +56,8 @@ pub struct KernelFib {
     wanted: HashMap<IpNetwork, FibRoute>,
     /// What the kernel holds of ours; `None` for a route that is not as we would write it.
     installed: HashMap<IpNetwork, Option<FibRoute>>,
+    /// Routes of ours with another metric, as an earlier configuration had it.
+    strays: Vec<Route>,
     /// Everything wanted is known, so the rest may go.
     complete: bool,
     topology: Topology,
@@ -76,6 +78,7 @@ impl KernelFib {
             monitor: None,
             wanted: HashMap::new(),
             installed: HashMap::new(),
+            strays: Vec::new(),
             complete: false,
             topology: Topology::default(),
             topology_outdated: false,
@@ -100,7 +103,10 @@ impl KernelFib {
             ..RouteFilter::default()
         };
         let routes = self.handle.routes(filter).await?;
-        self.installed = routes
+        let ours = |r: &Route| r.metric == Some(self.config.metric);
+        let (ours, strays): (Vec<Route>, _) = routes.into_iter().partition(ours);
+        self.strays = strays;
+        self.installed = ours
             .into_iter()
             .map(|r| (r.dst, convert::from_kernel(&r, &self.config)))
             .collect();
@@ -155,6 +161,27 @@ impl KernelFib {
                         self.routes_outdated = true;
                         self.retry_at = Some(Instant::now() + RETRY);
                     }
+                }
+            }
+        }
+        // Last, so that their successors are there.
+        self.remove_strays().await;
+    }
+
+    async fn remove_strays(&mut self) {
+        if !self.complete || self.strays.is_empty() {
+            return;
+        }
+        let strays = std::mem::take(&mut self.strays);
+        for chunk in strays.chunks(BATCH) {
+            let ops = chunk.iter().cloned().map(Op::DeleteRoute).collect();
+            for (route, result) in chunk.iter().zip(self.handle.batch(ops).await) {
+                if let Err(error) = result
+                    && !error.is_not_found()
+                {
+                    warn!(prefix = %route.dst, %error, "the kernel keeps a route of ours with another metric; trying again");
+                    self.routes_outdated = true;
+                    self.retry_at = Some(Instant::now() + RETRY);
                 }
             }
         }
@@ -255,7 +282,7 @@ impl Fib for KernelFib {
         self.monitor = Some(self.handle.monitor(groups).map_err(io::Error::other)?);
         self.list_installed().await.map_err(io::Error::other)?;
         self.topology = self.read_topology().await.map_err(io::Error::other)?;
-        let kept = self.installed.len();
+        let kept = self.installed.len() + self.strays.len();
         if kept > 0 {
             info!(
                 routes = kept,

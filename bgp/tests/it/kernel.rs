@@ -147,6 +147,18 @@ fn a_restart_writes_only_differences_and_leaves_others_alone() {
             !touched.contains(&net("10.1.0.0/16")),
             "a route that is right is not written again"
         );
+        // A third life, with another metric: the route has a successor, and goes.
+        let metric = config.metric + 1;
+        let other = KernelConfig { metric, ..config };
+        let mut fib = KernelFib::new(Handle::in_netns(&lab.margay).expect("a handle"), other);
+        assert!(fib.start().await.expect("started").restored);
+        fib.apply(FibBatch {
+            changes: vec![change("10.1.0.0/16", via(&[("10.0.2.1", b)]))],
+            complete: true,
+        })
+        .await;
+        let metrics: Vec<_> = routes(&lab.margay, 78).iter().map(|r| r.metric).collect();
+        assert_eq!(metrics, [Some(metric)]);
         fib.flush().await;
     });
     assert_eq!(prefixes(), Vec::<String>::new());
