@@ -71,7 +71,7 @@ pub(super) struct Core {
     pub(super) config: Config,
     pub(super) rib: Rib,
     pub(super) peers: BTreeMap<IpAddr, Peer>,
-    pub(super) listeners: BTreeMap<SocketAddr, AbortHandle>,
+    pub(super) listeners: BTreeMap<SocketAddr, JoinHandle<()>>,
     pub(super) events: mpsc::Sender<Event>,
     links: HashMap<ConnectionId, Link>,
     /// Connections that are being told their last words.
@@ -84,14 +84,7 @@ pub(super) struct Core {
 }
 
 pub(super) async fn start(config: Config, mut fib: impl Fib, commands: mpsc::Receiver<Command>) -> Result<(), Error> {
-    let mut listeners = Vec::new();
-    for address in &config.listen {
-        let listener = super::io::listen(*address).map_err(|error| Error::Listen {
-            address: *address,
-            error,
-        })?;
-        listeners.push((*address, listener));
-    }
+    let listeners = super::io::listen_on(&config.listen)?;
     let started = fib.start().await.map_err(Error::Fib)?;
     let (events, receiver) = mpsc::channel(256);
     let (fib_commands, fib_receiver) = mpsc::channel(1);
@@ -178,7 +171,7 @@ impl Core {
                         let _ = done.send(());
                         return;
                     }
-                    Some(command) => self.handle_command(command),
+                    Some(command) => self.handle_command(command).await,
                     None => {
                         events.close();
                         return self.leave(Shutdown::Restart).await;
@@ -242,12 +235,12 @@ impl Core {
         }
     }
 
-    fn handle_command(&mut self, command: Command) {
+    async fn handle_command(&mut self, command: Command) {
         let now = Instant::now();
         // Whoever asked may have gone away; that is no error of ours.
         match command {
             Command::Apply(config, reply) => {
-                let _ = reply.send(self.reconfigure(*config, now));
+                let _ = reply.send(self.reconfigure(*config, now).await);
             }
             Command::Peers(reply) => {
                 let mut counts = self.rib.counts();
@@ -455,7 +448,7 @@ impl Core {
 
     pub(super) fn start_listener(&mut self, address: SocketAddr, listener: tokio::net::TcpListener) {
         let task = tokio::spawn(super::io::accept_all(listener, self.events.clone()));
-        self.listeners.insert(address, task.abort_handle());
+        self.listeners.insert(address, task);
     }
 
     pub(super) fn add_peer(&mut self, config: PeerConfig, now: Instant) {
@@ -488,7 +481,7 @@ impl Core {
 
     async fn leave(mut self, how: Shutdown) {
         let now = Instant::now();
-        self.listeners.values().for_each(AbortHandle::abort);
+        self.listeners.values().for_each(JoinHandle::abort);
         let addresses: Vec<IpAddr> = self.peers.keys().copied().collect();
         for address in addresses {
             if let Some(peer) = self.peers.get_mut(&address) {
@@ -512,7 +505,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        self.listeners.values().for_each(AbortHandle::abort);
+        self.listeners.values().for_each(JoinHandle::abort);
     }
 }
 

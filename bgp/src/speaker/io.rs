@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::Error;
 use super::core::Event;
 use crate::config::PeerConfig;
 use crate::session::ConnectionId;
@@ -212,8 +213,22 @@ async fn write_all(
     let _ = timeout(LAST_WORDS, rest).await;
 }
 
+/// A listening socket for each address, or none at all.
+pub(super) fn listen_on<'a>(
+    addresses: impl IntoIterator<Item = &'a SocketAddr>,
+) -> Result<Vec<(SocketAddr, TcpListener)>, Error> {
+    let one = |address: &SocketAddr| match listen(*address) {
+        Ok(listener) => Ok((*address, listener)),
+        Err(error) => Err(Error::Listen {
+            address: *address,
+            error,
+        }),
+    };
+    addresses.into_iter().map(one).collect()
+}
+
 /// A listening socket; IPv6 ones leave IPv4 alone.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

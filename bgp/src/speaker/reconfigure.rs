@@ -1,8 +1,10 @@
 //! From one configuration to the next without touching what stays the same.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tracing::warn;
 
 use super::Error;
 use super::core::Core;
@@ -14,24 +16,28 @@ use crate::wire::Cease;
 
 impl Core {
     /// Takes a valid configuration, or leaves everything as it was.
-    pub(super) fn reconfigure(&mut self, config: Config, now: Instant) -> Result<(), Error> {
-        let mut listeners = Vec::new();
-        for address in config.listen.iter().filter(|a| !self.listeners.contains_key(a)) {
-            let listener = super::io::listen(*address).map_err(|error| Error::Listen {
-                address: *address,
-                error,
-            })?;
-            listeners.push((*address, listener));
+    pub(super) async fn reconfigure(&mut self, config: Config, now: Instant) -> Result<(), Error> {
+        // First those that go: an address may be part of another, as any is of 0.0.0.0.
+        let going: Vec<SocketAddr> = self
+            .listeners
+            .keys()
+            .filter(|a| !config.listen.contains(a))
+            .copied()
+            .collect();
+        for task in going.iter().filter_map(|address| self.listeners.remove(address)) {
+            task.abort();
+            let _ = task.await;
         }
-        self.listeners.retain(|address, task| {
-            let stays = config.listen.contains(address);
-            if !stays {
-                task.abort();
+        let new = config.listen.iter().filter(|a| !self.listeners.contains_key(a));
+        match super::io::listen_on(new) {
+            Ok(listeners) => listeners.into_iter().for_each(|(a, l)| self.start_listener(a, l)),
+            Err(error) => {
+                match super::io::listen_on(&going) {
+                    Ok(listeners) => listeners.into_iter().for_each(|(a, l)| self.start_listener(a, l)),
+                    Err(error) => warn!(%error, "no way back to the old listening sockets"),
+                }
+                return Err(error);
             }
-            stays
-        });
-        for (address, listener) in listeners {
-            self.start_listener(address, listener);
         }
         self.take_config(config, now);
         Ok(())

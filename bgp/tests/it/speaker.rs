@@ -174,7 +174,7 @@ async fn bad_configurations_change_nothing() {
     assert!(matches!(one.apply(bad).await, Err(Error::Config(_))));
     let taken = std::net::TcpListener::bind("127.0.9.3:0").expect("a port");
     let mut busy = a.clone();
-    busy.listen.push(taken.local_addr().expect("bound"));
+    busy.listen = vec![taken.local_addr().expect("bound")];
     busy.peers.clear();
     let refused = one.apply(busy).await.expect_err("the port is taken").to_string();
     assert!(
@@ -182,6 +182,10 @@ async fn bad_configurations_change_nothing() {
         "{refused}"
     );
     assert_eq!(one.peers().await.expect("running").len(), 1);
+    assert!(
+        std::net::TcpStream::connect(a.listen[0]).is_ok(),
+        "it listens where it did"
+    );
     let peers = {
         wait_for("a reason", || async {
             one.peers().await.expect("running")[0].last_error.is_some()
@@ -288,4 +292,17 @@ async fn only_what_a_session_consists_of_ends_it_and_even_that_moves_no_route() 
         fib_a.removed(),
         fib_b.removed()
     );
+}
+
+#[tokio::test]
+async fn a_listening_address_can_become_a_part_of_itself_and_back() {
+    let part = free_port("127.0.9.61");
+    let mut one = config(65001, ([0, 0, 0, 0], part.port()).into(), "10.1.0.0/16");
+    let speaker = Speaker::start(one.clone(), MemoryFib::new(topology()))
+        .await
+        .expect("started");
+    let whole = std::mem::replace(&mut one.listen, vec![part]);
+    speaker.apply(one.clone()).await.expect("the narrower address");
+    one.listen = whole;
+    speaker.apply(one).await.expect("the wider address");
 }
