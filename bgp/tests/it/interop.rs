@@ -294,8 +294,13 @@ fn a_reload_flaps_no_session_and_a_bad_file_changes_nothing() {
         (seen.is_empty(), seen)
     });
     assert_eq!(running.peer("tor2-v6"), Value::Null);
-    let words = running.lab.birdc("show protocols all margay6");
-    assert!(words.contains("Peer de-configured"), "{words}");
+    wait_for("BIRD's word of the peer that was removed", || {
+        let log = std::fs::read_to_string(running.lab.path("bird.log")).unwrap_or_default();
+        let told = log
+            .lines()
+            .any(|l| l.contains("margay6") && l.contains("Peer de-configured"));
+        (told, log)
+    });
     assert_eq!(running.lab.next_hops("10.99.0.0/24"), ["10.0.1.1", "10.0.2.1"]);
     // Refused whole: the good part of a bad file does not act either.
     reload(

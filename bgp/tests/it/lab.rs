@@ -199,12 +199,15 @@ impl Lab {
         let dir = self.path("frr");
         if !dir.exists() {
             fs::create_dir(&dir).expect("a directory");
-            open_up(self.dir.path());
+            set_mode(self.dir.path(), 0o755);
             let done = Command::new("chown").arg("frr:frr").arg(&dir).status();
             assert!(done.is_ok_and(|s| s.success()), "chown to frr");
         }
-        fs::write(dir.join("zebra.conf"), "hostname tor1\n").expect("a file");
-        fs::write(dir.join("bgpd.conf"), FRR_CONFIG).expect("a file");
+        for (name, text) in [("zebra.conf", "hostname tor1\n"), ("bgpd.conf", FRR_CONFIG)] {
+            fs::write(dir.join(name), text).expect("a file");
+            // The daemons are not root.
+            set_mode(&dir.join(name), 0o644);
+        }
         let start = |daemon: &str| {
             let mut command = Command::new(format!("{FRR}/{daemon}"));
             command
@@ -327,9 +330,9 @@ pub(crate) fn open(netns: &Netns) -> Connection {
         .expect("a netlink socket")
 }
 
-fn open_up(dir: &Path) {
+fn set_mode(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("permissions");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
 }
 
 fn run(command: &mut Command) -> String {
