@@ -354,7 +354,11 @@ impl Rib {
 
     fn hop_key(&self, path: &Path) -> HopKey {
         let link_local = path.next_hop.is_some_and(|n| n.link_local.is_some());
-        let local = self.peers.get(&path.peer).filter(|_| link_local).and_then(|p| p.local_addr);
+        let local = self
+            .peers
+            .get(&path.peer)
+            .filter(|_| link_local)
+            .and_then(|p| p.local_addr);
         HopKey::new(path.next_hop, local.and_then(|addr| self.resolver.interface_of(addr)))
     }
 

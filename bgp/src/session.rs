@@ -14,164 +14,26 @@
 //! `connection::Connection` until collision detection (RFC 4271 section 6.8) leaves one.
 
 mod connection;
+mod open;
 mod reason;
 mod reconfigure;
+mod types;
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::prefix::Family;
-use crate::wire::{
-    self, Capability, Cease, GracefulFamily, GracefulRestart, Message, Notification, Open, Options, Update,
-};
+use crate::wire::{self, Cease, Message, Notification, Options};
 use connection::{Connection, Phase};
 
 pub use reason::DownReason;
+pub use types::{ConnectionId, Counters, Negotiated, Output, SessionConfig, State};
 
 /// How long a connection may take to bring an OPEN (RFC 4271 section 8.2.2 suggests four minutes).
 const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
 
-/// An incoming connection to a session this old is the peer's restart, not a late collision (RFC 4724 section 5).
-const TAKEOVER_AGE: Duration = Duration::from_secs(5);
-
-/// How long a connection may wait for what becomes of the other one.
-const CONFIRM_WAIT: Duration = Duration::from_secs(3);
-
 /// The longest wait before a failed session is tried again.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
-
-/// Names one connection of a peer; the shell never uses a number twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
-
-/// What the session needs to know of both ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionConfig {
-    /// Our AS.
-    pub local_as: u32,
-    /// The AS the peer must have.
-    pub remote_as: u32,
-    /// Our BGP identifier.
-    pub router_id: Ipv4Addr,
-    /// Seconds we propose; 0 switches keepalives off.
-    pub hold_time: u16,
-    /// Base wait between attempts to connect.
-    pub connect_retry: Duration,
-    /// Never connect, only accept.
-    pub passive: bool,
-    /// Families to offer.
-    pub families: Vec<Family>,
-    /// Seconds peers should keep our routes when we restart; `None` leaves the capability out.
-    pub restart_time: Option<u16>,
-}
-
-/// State of RFC 4271 section 8.2.2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// Stopped.
-    Idle,
-    /// Waiting to be connected to, or for the retry timer.
-    Active,
-    /// An attempt to connect is under way.
-    Connect,
-    /// OPEN sent.
-    OpenSent,
-    /// OPEN received too.
-    OpenConfirm,
-    /// Routes flow.
-    Established,
-}
-
-impl State {
-    /// The name as routers print it.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Idle => "Idle",
-            State::Active => "Active",
-            State::Connect => "Connect",
-            State::OpenSent => "OpenSent",
-            State::OpenConfirm => "OpenConfirm",
-            State::Established => "Established",
-        }
-    }
-}
-
-/// What the two ends agreed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Negotiated {
-    /// The connection that carries the session.
-    pub connection: ConnectionId,
-    /// The peer's BGP identifier.
-    pub router_id: Ipv4Addr,
-    /// The peer's AS.
-    pub remote_as: u32,
-    /// Seconds; 0 for no keepalives.
-    pub hold_time: u16,
-    /// Families the peer offers.
-    pub offered: Vec<Family>,
-    /// Families both sides carry.
-    pub families: Vec<Family>,
-    /// How to encode and decode.
-    pub options: Options,
-    /// The peer answers route refresh.
-    pub route_refresh: bool,
-    /// The peer's graceful restart capability.
-    pub graceful: Option<GracefulRestart>,
-    /// Our restart time, if we have told ours.
-    pub restart_time: Option<u16>,
-}
-
-/// What the shell must do, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Open a TCP connection to the peer.
-    Connect,
-    /// Give up the attempt.
-    AbortConnect,
-    /// Write these bytes.
-    Send(ConnectionId, Bytes),
-    /// Close once everything sent has been written.
-    Close(ConnectionId),
-    /// The session is established.
-    Up(Box<Negotiated>),
-    /// Routes.
-    Update(Box<Update>),
-    /// The peer has sent everything of a family (RFC 4724 section 2).
-    EndOfRib(Family),
-    /// The peer asks for everything of a family again (RFC 2918).
-    Refresh(Family),
-    /// The session is no longer established.
-    Down {
-        /// Why.
-        reason: DownReason,
-        /// The peer may be restarting: its routes may be kept if it said it can (RFC 4724 section 4.2).
-        restarting: bool,
-    },
-}
-
-/// Messages counted since the session object was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Messages received of any type.
-    pub messages_in: u64,
-    /// UPDATEs received.
-    pub updates_in: u64,
-    /// NOTIFICATIONs received.
-    pub notifications_in: u64,
-    /// Malformed attributes survived (RFC 7606).
-    pub faults_in: u64,
-    /// Messages sent of any type.
-    pub messages_out: u64,
-    /// UPDATEs sent.
-    pub updates_out: u64,
-    /// NOTIFICATIONs sent.
-    pub notifications_out: u64,
-    /// Times the session was established.
-    pub established: u64,
-}
 
 /// One peer's state machine.
 #[derive(Debug)]
@@ -445,40 +307,6 @@ impl Session {
         self.connections.iter_mut().find(|c| c.id == id)
     }
 
-    fn open(&mut self, id: ConnectionId, incoming: bool, now: Instant) {
-        let mut connection = Connection::new(id, incoming, self.config.local_as == self.config.remote_as);
-        connection.hold_at = Some(now + OPEN_HOLD_TIME);
-        let options = connection.options;
-        self.connections.push(connection);
-        let open = Message::Open(self.our_open());
-        self.send(id, &open, options);
-        self.update_state(now);
-    }
-
-    fn our_open(&self) -> Open {
-        let config = &self.config;
-        let mut capabilities: Vec<Capability> = config.families.iter().map(|f| Capability::Multiprotocol(*f)).collect();
-        capabilities.push(Capability::RouteRefresh);
-        if let Some(restart_time) = config.restart_time {
-            let families = config.families.iter().map(|f| GracefulFamily {
-                family: *f,
-                forwarding: self.forwarding_kept,
-            });
-            capabilities.push(Capability::GracefulRestart(GracefulRestart {
-                restarted: self.restarting,
-                restart_time,
-                families: families.collect(),
-            }));
-        }
-        capabilities.push(Capability::FourOctetAs(config.local_as));
-        Open {
-            my_as: u16::try_from(config.local_as).unwrap_or(wire::AS_TRANS),
-            hold_time: config.hold_time,
-            router_id: config.router_id,
-            capabilities,
-        }
-    }
-
     fn handle_message(&mut self, id: ConnectionId, message: Message, now: Instant) {
         self.counters.messages_in += 1;
         let Some(phase) = self.connection(id).map(|c| c.phase) else {
@@ -514,143 +342,6 @@ impl Session {
             }
             (phase, other) => self.fail(id, Notification::fsm(phase.fsm_subcode(), other.kind() as u8), now),
         }
-    }
-
-    fn handle_open(&mut self, id: ConnectionId, open: Open, now: Instant) {
-        let config = &self.config;
-        if open.asn() != config.remote_as {
-            let asn = open.asn();
-            let told = u16::try_from(asn).unwrap_or(wire::AS_TRANS).to_be_bytes();
-            return self.fail_because(id, Notification::open(2, &told), DownReason::WrongAs(asn), now);
-        }
-        if open.router_id == config.router_id && config.local_as == config.remote_as {
-            return self.fail(id, Notification::open(3, &u32::from(open.router_id).to_be_bytes()), now);
-        }
-        if let Some(loser) = self.collision(id, &open, now) {
-            let Some(connection) = self.connection(loser) else {
-                return;
-            };
-            let (options, was) = (connection.options, connection.phase);
-            self.send(
-                loser,
-                &Message::Notification(Cease::CollisionResolution.into()),
-                options,
-            );
-            self.drop_connection(loser);
-            if was == Phase::Established {
-                self.down(DownReason::PeerRestarted, true, now);
-            }
-            if loser == id {
-                self.confirm(now);
-                return self.update_state(now);
-            }
-        }
-        let hold_time = self.config.hold_time.min(open.hold_time);
-        let as4 = open.as4();
-        let Some(connection) = self.connection(id) else { return };
-        connection.phase = Phase::OpenConfirm;
-        connection.hold_time = hold_time;
-        connection.options.as4 = as4;
-        connection.open = Some(open);
-        connection.confirm_by = Some(now + CONFIRM_WAIT);
-        self.arm_hold(id, now);
-        self.confirm(now);
-        self.update_state(now);
-    }
-
-    /// Confirms the peer's OPEN with a KEEPALIVE, once it is clear what becomes of the other connection.
-    ///
-    /// The KEEPALIVE lets the peer's session come up. Were a connection of ours still on its way then, a peer that
-    /// supports graceful restart would take it for our next restart (RFC 4724 section 5), end the new session and
-    /// drop the routes it has kept.
-    fn confirm(&mut self, now: Instant) {
-        let undecided = self.connecting || self.connections.iter().any(|c| c.phase == Phase::OpenSent);
-        let due = |c: &&Connection| c.confirm_by.is_some_and(|at| !undecided || at <= now);
-        let ready: Vec<ConnectionId> = self.connections.iter().filter(due).map(|c| c.id).collect();
-        for id in ready {
-            let Some(index) = self.connections.iter().position(|c| c.id == id) else {
-                continue;
-            };
-            let connection = &mut self.connections[index];
-            connection.confirm_by = None;
-            let (options, peer_confirmed) = (connection.options, connection.peer_confirmed);
-            self.send(id, &Message::Keepalive, options);
-            self.arm_keepalive(index, now);
-            if peer_confirmed {
-                self.establish(id, now);
-            }
-        }
-    }
-
-    /// The connection to close, if the OPEN on `id` shows that there is one too many (RFC 4271 section 6.8).
-    fn collision(&self, id: ConnectionId, open: &Open, now: Instant) -> Option<ConnectionId> {
-        let incoming = self.connections.iter().find(|c| c.id == id)?.incoming;
-        let other = self
-            .connections
-            .iter()
-            .find(|c| c.id != id && c.phase != Phase::OpenSent)?;
-        if other.phase == Phase::Established {
-            let age = self.established_at.map(|at| now.saturating_duration_since(at));
-            let graceful = self.negotiated.as_ref().is_some_and(|n| n.graceful.is_some());
-            let same = self.negotiated.as_ref().is_some_and(|n| n.router_id == open.router_id);
-            let takeover = incoming && graceful && same && age.is_some_and(|age| age >= TAKEOVER_AGE);
-            return Some(if takeover { other.id } else { id });
-        }
-        if incoming == other.incoming {
-            return Some(other.id);
-        }
-        // RFC 6286: equal identifiers of different ASes are told apart by the AS.
-        let ours = (u32::from(self.config.router_id), self.config.local_as);
-        let theirs = (u32::from(open.router_id), open.asn());
-        let keep_incoming = ours < theirs;
-        Some(if incoming == keep_incoming { other.id } else { id })
-    }
-
-    fn establish(&mut self, id: ConnectionId, now: Instant) {
-        let SessionConfig {
-            families, restart_time, ..
-        } = self.config.clone();
-        let Some(connection) = self.connection(id) else { return };
-        let Some(open) = connection.open.take() else { return };
-        connection.phase = Phase::Established;
-        let offered = open.families();
-        let negotiated = Negotiated {
-            connection: id,
-            router_id: open.router_id,
-            remote_as: open.asn(),
-            hold_time: connection.hold_time,
-            families: common(&families, &offered),
-            offered,
-            options: connection.options,
-            route_refresh: open.route_refresh(),
-            graceful: open.graceful_restart().cloned(),
-            restart_time,
-        };
-        self.arm_hold(id, now);
-        if std::mem::take(&mut self.connecting) {
-            self.outputs.push_back(Output::AbortConnect);
-        }
-        // Whatever else is still opening has lost (RFC 4271 section 6.8).
-        let others: Vec<(ConnectionId, Options)> = self
-            .connections
-            .iter()
-            .filter(|c| c.id != id)
-            .map(|c| (c.id, c.options))
-            .collect();
-        for (other, options) in others {
-            self.send(
-                other,
-                &Message::Notification(Cease::CollisionResolution.into()),
-                options,
-            );
-            self.drop_connection(other);
-        }
-        self.retry_at = None;
-        self.counters.established += 1;
-        self.established_at = Some(now);
-        self.negotiated = Some(negotiated.clone());
-        self.outputs.push_back(Output::Up(Box::new(negotiated)));
-        self.update_state(now);
     }
 
     fn expire(&mut self, id: ConnectionId, now: Instant) {
@@ -773,9 +464,4 @@ impl Session {
             self.since = now;
         }
     }
-}
-
-/// Families of ours that the peer offers too.
-fn common(ours: &[Family], offered: &[Family]) -> Vec<Family> {
-    ours.iter().copied().filter(|f| offered.contains(f)).collect()
 }

@@ -11,6 +11,7 @@
 //! peer that stops reading costs memory for one queue, and later changes supersede earlier ones.
 
 mod core;
+mod fib_task;
 mod io;
 mod reconfigure;
 pub mod status;

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::connection::Phase;
-use super::{DownReason, Output, Session, SessionConfig, common};
+use super::open::common;
+use super::{DownReason, Negotiated, Output, Session, SessionConfig};
 use crate::wire::{Cease, Message, Notification};
 
 impl Session {
@@ -16,9 +17,9 @@ impl Session {
         if config == self.config && !anew {
             return;
         }
-        let stays = |n: &super::Negotiated| common(&config.families, &n.offered) == n.families;
+        let stays = |n: &Negotiated| common(&config.families, &n.offered) == n.families;
         let stays = !anew && self.negotiated.as_ref().is_some_and(stays);
-        let agreed = |n: &super::Negotiated| n.graceful.is_some() && n.restart_time.is_some();
+        let agreed = |n: &Negotiated| n.graceful.is_some() && n.restart_time.is_some();
         let graceful = self.negotiated.as_ref().is_some_and(agreed);
         self.config = config;
         // Connections on their way have brought an OPEN that holds no more.

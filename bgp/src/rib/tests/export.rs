@@ -110,3 +110,114 @@ fn routes_of_a_family_that_was_not_agreed_on_are_ignored() {
     rib.process();
     assert_eq!(rib.routes(), []);
 }
+
+#[test]
+fn without_a_policy_nothing_passes_over_ebgp_rfc8212() {
+    let mut rib = rib();
+    let closed = PeerPolicy {
+        import: None,
+        export: None,
+        ..policy(1, 65001)
+    };
+    let a = rib.add_peer(closed.clone());
+    rib.peer_up(a, up(1, false), Instant::now());
+    rib.set_networks(&[Originated {
+        prefix: net("10.244.1.0/26"),
+        blackhole: true,
+        communities: vec![],
+    }]);
+    rib.update(a, announcement(net("10.0.0.0/8"), path(&[65001]), ip("192.0.2.1")));
+    rib.process();
+    let (mut state, mut view) = (BTreeMap::new(), BTreeMap::new());
+    fib(&mut rib, &mut state);
+    drain(&mut rib, a, &mut view, false);
+    assert_eq!(
+        state.into_iter().collect::<Vec<_>>(),
+        [(net("10.244.1.0/26"), FibRoute::Blackhole)]
+    );
+    assert!(view.is_empty());
+    let counts = rib.counts()[&a].clone();
+    assert_eq!((counts.received, counts.accepted), (1, 0));
+    // Opening up needs no word from the peer.
+    rib.set_policy(a, policy(1, 65001));
+    rib.process();
+    let mut state = BTreeMap::new();
+    fib(&mut rib, &mut state);
+    drain(&mut rib, a, &mut view, false);
+    assert!(state.contains_key(&net("10.0.0.0/8")) && view.contains_key(&net("10.244.1.0/26")));
+    // And closing again withdraws.
+    rib.set_policy(a, closed);
+    rib.process();
+    drain(&mut rib, a, &mut view, false);
+    assert!(view.is_empty());
+}
+
+#[test]
+fn well_known_communities_and_ibgp_rules_limit_where_a_route_goes() {
+    let mut rib = rib();
+    let now = Instant::now();
+    let peers = [(1, 65001), (2, 65002), (3, LOCAL_AS), (4, LOCAL_AS)];
+    let ids = peers.map(|(n, asn)| rib.add_peer(policy(n, asn)));
+    for (id, (n, asn)) in ids.iter().zip(peers) {
+        rib.peer_up(*id, up(n, asn == LOCAL_AS), now);
+    }
+    let with = |c| PathAttributes {
+        communities: vec![c],
+        ..path(&[65001])
+    };
+    rib.update(
+        ids[0],
+        announcement(net("10.1.0.0/16"), with(Community::NO_EXPORT), ip("192.0.2.1")),
+    );
+    rib.update(
+        ids[0],
+        announcement(net("10.2.0.0/16"), with(Community::NO_ADVERTISE), ip("192.0.2.1")),
+    );
+    rib.update(
+        ids[0],
+        announcement(net("10.3.0.0/16"), path(&[65001]), ip("192.0.2.1")),
+    );
+    rib.update(ids[2], announcement(net("10.4.0.0/16"), path(&[]), ip("192.0.2.3")));
+    rib.process();
+    let mut told = ids.map(|id| {
+        let mut view = BTreeMap::new();
+        drain(&mut rib, id, &mut view, id == ids[2] || id == ids[3]);
+        view
+    });
+    let keys = |v: &BTreeMap<IpNetwork, _>| v.keys().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(keys(&told[0]), ["10.4.0.0/16"]);
+    assert_eq!(keys(&told[1]), ["10.3.0.0/16", "10.4.0.0/16"]);
+    assert_eq!(keys(&told[2]), ["10.1.0.0/16", "10.3.0.0/16"]);
+    assert_eq!(keys(&told[3]), ["10.1.0.0/16", "10.3.0.0/16"]);
+    let (attributes, next_hop) = told[1].remove(&net("10.3.0.0/16")).unwrap();
+    assert_eq!(
+        (attributes.as_path.to_string(), next_hop),
+        ("64512 65001".into(), ip("192.0.2.100"))
+    );
+    let (attributes, next_hop) = told[3].remove(&net("10.3.0.0/16")).unwrap();
+    assert_eq!((attributes.local_pref, next_hop), (Some(100), ip("192.0.2.1")));
+}
+
+#[test]
+fn ipv6_over_an_ipv4_session_gets_an_address_of_the_same_interface() {
+    let mut rib = rib();
+    let a = rib.add_peer(policy(1, 65001));
+    rib.peer_up(a, up(1, false), Instant::now());
+    rib.set_networks(&[Originated {
+        prefix: net("fd00:10:244::/64"),
+        blackhole: false,
+        communities: vec![],
+    }]);
+    rib.process();
+    let mut view = BTreeMap::new();
+    drain(&mut rib, a, &mut view, false);
+    assert_eq!(view[&net("fd00:10:244::/64")].1, ip("fd00:1::100"));
+    // Without such an address nothing can be said, and status tells why.
+    let mut bare = topology();
+    bare.addresses.retain(|a| a.addr.is_ipv4());
+    rib.set_topology(bare);
+    rib.process();
+    drain(&mut rib, a, &mut view, false);
+    assert!(view.is_empty());
+    assert_eq!(rib.counts()[&a].no_next_hop, [Family::Ipv6]);
+}

@@ -1,4 +1,4 @@
-//! Routes that lead to each other's next hops.
+//! Next hops behind other routes, and routes that lead to each other's.
 
 use super::*;
 
@@ -11,6 +11,92 @@ fn settled(rib: &mut Rib) -> BTreeMap<IpNetwork, FibRoute> {
     }
     assert!(rib.dirty.is_empty(), "still swinging");
     state
+}
+
+#[test]
+fn next_hops_resolve_through_statics_and_through_bgp_and_move_with_them() {
+    let mut rib = rib();
+    let (a, b) = (rib.add_peer(policy(1, 65001)), rib.add_peer(policy(2, LOCAL_AS)));
+    let now = Instant::now();
+    rib.peer_up(a, up(1, false), now);
+    rib.peer_up(b, up(2, true), now);
+    rib.update(b, announcement(net("10.1.0.0/16"), path(&[65009]), ip("203.0.113.7")));
+    rib.update(b, announcement(net("10.2.0.0/16"), path(&[65009]), ip("198.51.100.5")));
+    rib.process();
+    let mut state = BTreeMap::new();
+    fib(&mut rib, &mut state);
+    assert_eq!(state.len(), 1, "203.0.113.7 is not reachable yet");
+    assert_eq!(state[&net("10.2.0.0/16")], unicast(&[("192.0.2.200", 2)]));
+    rib.update(a, announcement(net("203.0.113.0/24"), path(&[65001]), ip("192.0.2.1")));
+    rib.process();
+    fib(&mut rib, &mut state);
+    assert_eq!(state[&net("10.1.0.0/16")], unicast(&[("192.0.2.1", 1)]));
+    rib.update(
+        a,
+        announcement(net("203.0.113.0/25"), path(&[65001]), ip("192.0.2.130")),
+    );
+    rib.process();
+    fib(&mut rib, &mut state);
+    assert_eq!(
+        state[&net("10.1.0.0/16")],
+        unicast(&[("192.0.2.130", 2)]),
+        "a longer match wins"
+    );
+    rib.peer_down(a, false, now);
+    rib.process();
+    fib(&mut rib, &mut state);
+    assert_eq!(state.len(), 1);
+}
+
+#[test]
+fn a_route_does_not_resolve_its_own_next_hop() {
+    let mut rib = rib();
+    let (a, b) = (rib.add_peer(policy(1, 65001)), rib.add_peer(policy(2, LOCAL_AS)));
+    rib.peer_up(a, up(1, false), Instant::now());
+    rib.peer_up(b, up(2, true), Instant::now());
+    rib.update(b, announcement(net("203.0.113.0/24"), path(&[]), ip("203.0.113.9")));
+    rib.process();
+    let mut state = BTreeMap::new();
+    fib(&mut rib, &mut state);
+    assert!(state.is_empty());
+    rib.update(a, announcement(net("203.0.113.0/24"), path(&[65001]), ip("192.0.2.1")));
+    rib.process();
+    fib(&mut rib, &mut state);
+    assert_eq!(state[&net("203.0.113.0/24")], unicast(&[("192.0.2.1", 1)]));
+}
+
+#[test]
+fn routes_that_only_lead_to_each_other_lead_nowhere() {
+    let mut rib = rib();
+    let (a, b) = (rib.add_peer(policy(1, 65001)), rib.add_peer(policy(2, LOCAL_AS)));
+    let now = Instant::now();
+    rib.peer_up(a, up(1, false), now);
+    rib.peer_up(b, up(2, true), now);
+    let (wide, narrow) = (net("203.0.113.0/24"), net("203.0.113.64/26"));
+    rib.update(a, announcement(wide, path(&[65001]), ip("192.0.2.1")));
+    // Longer, so that it only comes to bear when the one above goes.
+    rib.update(b, announcement(wide, path(&[65002, 65003]), ip("203.0.113.70")));
+    rib.update(b, announcement(narrow, path(&[65002]), ip("203.0.113.5")));
+    rib.process();
+    let mut state = BTreeMap::new();
+    fib(&mut rib, &mut state);
+    assert_eq!(state[&narrow], unicast(&[("192.0.2.1", 1)]));
+    rib.update(a, withdrawal(wide));
+    rib.process();
+    fib(&mut rib, &mut state);
+    assert!(state.is_empty(), "{state:?}");
+}
+
+#[test]
+fn connected_networks_stay_with_the_kernel() {
+    let mut rib = rib();
+    let a = rib.add_peer(policy(1, 65001));
+    rib.peer_up(a, up(1, false), Instant::now());
+    rib.update(a, announcement(net("192.0.2.128/25"), path(&[65001]), ip("192.0.2.1")));
+    rib.process();
+    let mut state = BTreeMap::new();
+    fib(&mut rib, &mut state);
+    assert!(state.is_empty());
 }
 
 #[test]
