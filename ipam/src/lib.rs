@@ -25,3 +25,4 @@ mod time;
 pub use allocator::{Allocator, Assigned, Assignment, Attributes, Request};
 pub use error::{Error, Family, PoolState};
 pub use names::{affinity_name, block_name, handle_name, node_hash};
+pub use pools::automatic;

@@ -81,6 +81,14 @@ pub(crate) fn containing(settings: &Settings, address: std::net::IpAddr) -> Resu
     Err(refused("it is in no IPPool".to_owned()))
 }
 
+/// Whether pods of the node that name no pool get addresses of the family.
+///
+/// # Errors
+/// [`Error::NoPool`] says of each pool of the family why it gives none.
+pub fn automatic(settings: &Settings, node: &str, family: Family) -> Result<(), Error> {
+    usable(settings, node, family, &[]).map(|_| ())
+}
+
 enum Verdict {
     Usable(Usable),
     OnlyByName(Usable),

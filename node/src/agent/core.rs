@@ -85,6 +85,8 @@ pub struct Core {
     pub desired: watch::Sender<Option<Desired>>,
     /// What it is.
     pub host: watch::Receiver<HostState>,
+    /// Whether the kernel speaks IPv6.
+    pub ipv6: bool,
     /// Networks on this node's interfaces.
     pub connected: watch::Receiver<Vec<IpNetwork>>,
     /// The speaker and its configuration.
@@ -240,9 +242,10 @@ impl Core {
             self.take_settings(settings).await;
         }
         let altered = std::mem::take(&mut picture.altered);
-        if altered.pools || altered.routing {
+        if altered.pools || altered.routing || altered.felix {
             let sorted = pools::sort(&picture.cluster.pools);
-            self.publish_ipam(&picture.cluster, &sorted);
+            let faults = self.publish_ipam(&picture.cluster, &sorted);
+            picture.faults.insert("ipam".to_owned(), faults);
             picture.faults.insert("pools".to_owned(), sorted.faults);
         }
         if self.engine.borrow().is_none() {
@@ -373,11 +376,12 @@ impl Core {
         });
     }
 
-    fn publish_ipam(&self, cluster: &Cluster, sorted: &pools::Pools<'_>) {
-        let ipv6 = self.settings.borrow().as_ref().is_none_or(|settings| settings.ipv6);
-        let board = IpamBoard::new(cluster, sorted, &self.node, ipv6);
+    fn publish_ipam(&self, cluster: &Cluster, sorted: &pools::Pools<'_>) -> Vec<Notice> {
+        let wished = self.settings.borrow().as_ref().is_none_or(|settings| settings.ipv6);
+        let (board, faults) = IpamBoard::new(cluster, sorted, &self.node, self.ipv6 && wished);
         self.health.set("ipam", board.condition());
         self.ipam.store(Arc::new(board));
+        faults
     }
 
     /// Whether packets to and from pods would be treated as they should be.

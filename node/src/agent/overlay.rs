@@ -29,34 +29,59 @@ where
         .iter()
         .filter_map(|name| objects.named(name))
     {
-        let Ok(Value::Object(mut fields)) = serde_json::to_value(&object.spec) else {
-            continue;
-        };
-        fields.retain(|_, value| !value.is_null());
-        let mut violations = validate(&object.spec);
-        violations.extend(support::check(resource.kind, &Value::Object(fields.clone())));
-        for violation in violations {
-            let path = violation.field.strip_prefix("spec.").unwrap_or(&violation.field);
-            fields.remove(path.split(['.', '[']).next().unwrap_or(path));
-            faults.push(Notice {
-                subject: Subject {
-                    resource,
-                    namespace: String::new(),
-                    name: object.metadata.name.clone(),
-                    uid: object.metadata.uid.clone(),
-                },
-                reason: "FieldIgnored",
-                message: format!("{}: {}; the field is ignored", violation.field, violation.message),
-                warning: true,
-            });
-        }
+        let (fields, unusable) = usable(object, resource, &validate);
         merged.extend(fields);
+        faults.extend(unusable);
     }
-    // Each field came from a value of this very type, so this cannot fail.
-    (
-        serde_json::from_value(Value::Object(merged)).unwrap_or_default(),
-        faults,
-    )
+    (read(merged), faults)
+}
+
+/// One object's settings, without the fields that cannot be used.
+pub fn checked<S>(
+    object: &Object<S>,
+    resource: ResourceType,
+    validate: impl Fn(&S) -> Vec<Violation>,
+) -> (S, Vec<Notice>)
+where
+    S: Serialize + DeserializeOwned + Default,
+{
+    let (fields, faults) = usable(object, resource, &validate);
+    (read(fields), faults)
+}
+
+fn usable<S: Serialize>(
+    object: &Object<S>,
+    resource: ResourceType,
+    validate: &impl Fn(&S) -> Vec<Violation>,
+) -> (Map<String, Value>, Vec<Notice>) {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(&object.spec) else {
+        return Default::default();
+    };
+    fields.retain(|_, value| !value.is_null());
+    let mut violations = validate(&object.spec);
+    violations.extend(support::check(resource.kind, &Value::Object(fields.clone())));
+    let mut faults = Vec::new();
+    for violation in violations {
+        let path = violation.field.strip_prefix("spec.").unwrap_or(&violation.field);
+        fields.remove(path.split(['.', '[']).next().unwrap_or(path));
+        faults.push(Notice {
+            subject: Subject {
+                resource,
+                namespace: String::new(),
+                name: object.metadata.name.clone(),
+                uid: object.metadata.uid.clone(),
+            },
+            reason: "FieldIgnored",
+            message: format!("{}: {}; the field is ignored", violation.field, violation.message),
+            warning: true,
+        });
+    }
+    (fields, faults)
+}
+
+/// Each field came from a value of this very type, so this cannot fail.
+fn read<S: DeserializeOwned + Default>(fields: Map<String, Value>) -> S {
+    serde_json::from_value(Value::Object(fields)).unwrap_or_default()
 }
 
 #[cfg(test)]

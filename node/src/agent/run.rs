@@ -183,6 +183,7 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         settings,
         desired,
         host: host_watch,
+        ipv6,
         connected: connected_watch,
         routing,
         watches,

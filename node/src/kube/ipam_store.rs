@@ -110,7 +110,7 @@ impl Store for KubeStore {
 /// Settings from objects as they were watched or read.
 pub fn settings<'a>(
     pools: impl Iterator<Item = &'a Object<IPPoolSpec>>,
-    config: Option<&Object<IPAMConfigurationSpec>>,
+    config: IPAMConfigurationSpec,
     node: Option<&Node>,
 ) -> Settings {
     let pool = |pool: &Object<IPPoolSpec>| Pool {
@@ -120,7 +120,7 @@ pub fn settings<'a>(
     };
     Settings {
         pools: pools.map(pool).collect(),
-        config: config.map(|object| object.spec.clone()).unwrap_or_default(),
+        config,
         reserved: Vec::new(),
         node_labels: node.map(|node| node.metadata.labels.clone()).unwrap_or_default(),
     }
@@ -130,7 +130,8 @@ async fn read_settings(api: &Api, node: &str) -> Result<Settings, StoreError> {
     let pools: Vec<Object<IPPoolSpec>> = api.list(&resource::IP_POOL, None).await.map_err(unavailable)?;
     let config: Option<Object<IPAMConfigurationSpec>> = read(api, &resource::IPAM_CONFIGURATION, "default").await?;
     let node: Option<Node> = read(api, &resource::NODE, node).await?;
-    Ok(settings(pools.iter(), config.as_ref(), node.as_ref()))
+    let config = config.map(|object| object.spec).unwrap_or_default();
+    Ok(settings(pools.iter(), config, node.as_ref()))
 }
 
 async fn read<T: DeserializeOwned>(api: &Api, resource: &ResourceType, name: &str) -> Result<Option<T>, StoreError> {
