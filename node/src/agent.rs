@@ -15,6 +15,7 @@ pub mod policy_feed;
 pub mod pools;
 pub mod routing;
 pub mod run;
+pub mod saving;
 pub mod settings;
 pub mod table;
 pub mod watches;

@@ -9,6 +9,7 @@ use margay_api::v3::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::saving::Unsaved;
 use super::table::Table;
 use crate::kube::watch::{Change, ObjectKey};
 use crate::persist::Format;
@@ -96,6 +97,17 @@ impl Altered {
     /// Nothing to do.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// How much a snapshot from before lacks.
+    pub fn unsaved(&self) -> Unsaved {
+        if self.is_empty() {
+            Unsaved::Nothing
+        } else if !self.policies.is_empty() || !self.namespaces.is_empty() {
+            Unsaved::Urgent
+        } else {
+            Unsaved::Something
+        }
     }
 
     /// Everything there is: for a consumer that starts from nothing.
@@ -266,7 +278,14 @@ mod tests {
         let altered = cluster.apply(ClusterChange::Pod(Change::Put(pod("a"))));
         assert_eq!(altered.pods.len(), 1);
         assert!(!altered.routing && !altered.pools);
-        assert!(cluster.apply(ClusterChange::Pod(Change::Put(pod("a")))).is_empty());
+        assert_eq!(altered.unsaved(), Unsaved::Something);
+        let again = cluster.apply(ClusterChange::Pod(Change::Put(pod("a"))));
+        assert!(again.is_empty());
+        assert_eq!(
+            again.unsaved(),
+            Unsaved::Nothing,
+            "else the whole cluster is written time and again"
+        );
         assert!(cluster.apply(ClusterChange::Node(Change::Put(Node::default()))).routing);
     }
 }

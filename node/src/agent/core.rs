@@ -20,14 +20,14 @@ use ipnetwork::IpNetwork;
 use margay_felix::engine::{Engine, Handle as PolicyEngine};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::addresses::IpamBoard;
-use super::cluster::{Altered, Cluster, ClusterChange, SNAPSHOT, Snapshot};
+use super::cluster::{Altered, Cluster, ClusterChange};
 use super::facts::{self, Facts};
 use super::policy_feed::PolicyFeed;
 use super::routing::Routing;
+use super::saving::{Saver, Unsaved};
 use super::settings::{self, Settings};
 use super::watches::Watches;
 use super::{blocks, pools};
@@ -36,16 +36,10 @@ use crate::health::{Condition, Health};
 use crate::host::{Desired, HostState};
 use crate::kube::events::{EventWriter, Notice, Standing, Subject};
 use crate::kube::resource::NETWORK_POLICY;
-use crate::persist;
 use crate::pods::PodBoard;
 
 /// How long the API server may be silent at the start before an earlier run's snapshot is used.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Least time between two snapshots.
-const SNAPSHOT_PAUSE: Duration = Duration::from_secs(15);
-/// The same where policies, namespaces or pods of this node differ: with an older snapshot an agent that starts without the
-/// API server would undo what was in force.
-const URGENT_SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
 /// Changes taken in before they are acted on.
 const BATCH: usize = 4096;
 
@@ -110,32 +104,8 @@ struct Picture {
     faults: BTreeMap<String, Vec<Notice>>,
     /// Those of them that were said.
     told: Standing,
-    /// Whether the snapshot on disk is older than the picture, and when it was last written.
-    unsaved: Unsaved,
-    saved_at: Option<Instant>,
-    saving: Option<JoinHandle<()>>,
+    saver: Saver,
     started: Instant,
-}
-
-/// How much the snapshot on disk lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Unsaved {
-    Nothing,
-    Something,
-    /// Something that decides on this node's packets.
-    Urgent,
-}
-
-impl Unsaved {
-    /// Whether a snapshot is due that long after the last one, if there was one.
-    fn is_due(self, since: Option<Duration>) -> bool {
-        let pause = match self {
-            Self::Nothing => return false,
-            Self::Something => SNAPSHOT_PAUSE,
-            Self::Urgent => URGENT_SNAPSHOT_PAUSE,
-        };
-        since.is_none_or(|since| since >= pause)
-    }
 }
 
 /// Runs until the channel of changes closes or `stop` is set; leaves the kernel as it is.
@@ -153,9 +123,7 @@ pub async fn run(
         altered: Altered::default(),
         faults: BTreeMap::new(),
         told: Standing::default(),
-        unsaved: Unsaved::Nothing,
-        saved_at: None,
-        saving: None,
+        saver: Saver::new(core.snapshot.clone(), core.health.clone()),
         started: Instant::now(),
     };
     let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -186,7 +154,7 @@ pub async fn run(
             Ok(()) = core.host.changed() => picture.altered.routing = true,
             Ok(()) = core.connected.changed() => picture.altered.routing = true,
             () = engine_changed(&mut engine_changes) => picture.altered.routing |= core.routing.waits_for_dataplane(),
-            _ = tick.tick() => core.tick(&mut picture),
+            _ = tick.tick() => core.tick(&mut picture).await,
             Ok(()) = stop.changed() => break,
         }
         core.health.beat("agent", Duration::from_secs(120));
@@ -213,10 +181,7 @@ impl Picture {
     fn take(&mut self, change: ClusterChange) {
         let kind = change.kind();
         let altered = self.cluster.apply(change);
-        let decides = !altered.policies.is_empty() || !altered.namespaces.is_empty();
-        self.unsaved = self
-            .unsaved
-            .max(if decides { Unsaved::Urgent } else { Unsaved::Something });
+        self.saver.note(altered.unsaved());
         self.altered.merge(altered);
         self.listed[kind] = true;
     }
@@ -229,7 +194,7 @@ impl Core {
         for key in &altered.pods {
             let here = cluster.pods.get(key).filter(|pod| pod.spec.node_name == self.node);
             if here.is_some() {
-                picture.unsaved = Unsaved::Urgent;
+                picture.saver.note(Unsaved::Urgent);
             }
             self.pods.set(key, here.cloned());
         }
@@ -419,7 +384,7 @@ impl Core {
         )
     }
 
-    fn tick(&mut self, picture: &mut Picture) {
+    async fn tick(&mut self, picture: &mut Picture) {
         let failing = self.watches.failing();
         if !picture.complete && !failing.is_empty() && picture.started.elapsed() >= PATIENCE {
             self.load_snapshot(picture);
@@ -433,52 +398,32 @@ impl Core {
         if self.routing.wants_retry() || self.engine.borrow().is_none() {
             picture.altered.routing = true;
         }
-        let due = picture.unsaved.is_due(picture.saved_at.map(|at| at.elapsed()));
-        let writing = picture.saving.as_ref().is_some_and(|saving| !saving.is_finished());
-        if picture.complete && due && !writing {
-            picture.unsaved = Unsaved::Nothing;
-            picture.saved_at = Some(Instant::now());
-            let (path, snapshot) = (self.snapshot.clone(), picture.cluster.snapshot());
-            picture.saving = Some(tokio::task::spawn_blocking(move || save_snapshot(&path, &snapshot)));
+        if picture.complete {
+            picture.saver.tick(|| picture.cluster.snapshot()).await;
         }
     }
 
     /// Fills in, from an earlier run, the resource types that the API server has not told of.
     fn load_snapshot(&self, picture: &mut Picture) {
-        match persist::load::<Snapshot>(&self.snapshot, SNAPSHOT) {
-            Ok(Some(snapshot)) => {
-                tracing::warn!(file = %self.snapshot.display(), "API server silent: starting from what was last known");
-                for change in snapshot.into_changes() {
-                    if !picture.listed[change.kind()] {
-                        picture.altered.merge(picture.cluster.apply(change));
-                    }
-                }
-                picture.complete = true;
-                picture.altered = Altered::everything(&picture.cluster);
+        let Some(snapshot) = picture.saver.load() else { return };
+        tracing::warn!(file = %self.snapshot.display(), "API server silent: starting from what was last known");
+        for change in snapshot.into_changes() {
+            if !picture.listed[change.kind()] {
+                picture.altered.merge(picture.cluster.apply(change));
             }
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, "state of the last run unusable; waiting for the API server"),
         }
+        picture.complete = true;
+        picture.altered = Altered::everything(&picture.cluster);
     }
 
     async fn leave(&mut self, picture: &mut Picture) {
-        if let Some(saving) = picture.saving.take() {
-            // It says itself what fails.
-            let _ = saving.await;
-        }
-        if picture.complete && picture.unsaved > Unsaved::Nothing {
-            save_snapshot(&self.snapshot, &picture.cluster.snapshot());
+        if picture.complete {
+            picture.saver.leave(|| picture.cluster.snapshot()).await;
         }
         self.routing.leave().await;
         if let Some(engine) = self.engine.send_replace(None) {
             engine.shutdown().await;
         }
-    }
-}
-
-fn save_snapshot(path: &std::path::Path, snapshot: &Snapshot) {
-    if let Err(error) = persist::save(path, SNAPSHOT, snapshot) {
-        tracing::error!(%error, "snapshot not written");
     }
 }
 
@@ -490,19 +435,5 @@ async fn engine_changed(changes: &mut Option<watch::Receiver<u64>>) {
             }
         }
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_decides_on_packets_is_saved_soon() {
-        let due = |unsaved: Unsaved, seconds| unsaved.is_due(Some(Duration::from_secs(seconds)));
-        assert!(due(Unsaved::Urgent, 1) && due(Unsaved::Something, 15));
-        assert!(!due(Unsaved::Something, 14) && !due(Unsaved::Nothing, 99));
-        assert!(Unsaved::Something.is_due(None) && !Unsaved::Nothing.is_due(None));
-        assert_eq!(Unsaved::Something.max(Unsaved::Urgent), Unsaved::Urgent);
     }
 }

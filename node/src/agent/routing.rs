@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::bgp_config::{self, Surroundings};
 use super::cluster::Cluster;
+use super::saving;
 use crate::health::{Condition, Health};
 use crate::kube::events::Notice;
 use crate::persist::{self, Format};
@@ -62,7 +63,7 @@ impl Routing {
 
     /// Starts with the configuration of the last run: a restarting speaker must be back before its peers lose patience,
     /// which may be before the API server answers. After a reboot nothing is announced until pods can be served.
-    pub async fn resume(&mut self) {
+    pub async fn resume(&mut self, health: &Health) {
         match persist::load::<Config>(&self.file, BGP_CONFIG) {
             Ok(Some(mut config)) => {
                 if !self.kernel_kept {
@@ -78,7 +79,10 @@ impl Routing {
                 }
             }
             Ok(None) => {}
-            Err(error) => tracing::error!(%error, "BGP configuration of the last run unusable"),
+            Err(error) => {
+                let why = format!("{error}; BGP starts once the cluster's state is known");
+                health.set(saving::part(&self.file), Condition::Degraded(why));
+            }
         }
     }
 
@@ -114,8 +118,12 @@ impl Routing {
                 Ok(()) => {
                     let (file, config) = (self.file.clone(), plan.config);
                     let saved = tokio::task::spawn_blocking(move || persist::save(&file, BGP_CONFIG, &config)).await;
-                    if let Ok(Err(error)) = saved {
-                        tracing::error!(%error, "BGP configuration not kept");
+                    match saved {
+                        Ok(Err(error)) => {
+                            let why = format!("not written: {error}; a restarted agent begins with older sessions");
+                            health.set(saving::part(&self.file), Condition::Degraded(why));
+                        }
+                        _ => health.forget(&saving::part(&self.file)),
                     }
                 }
                 Err(error) => {

@@ -62,8 +62,13 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
     );
     health.set("datastore", Condition::NotReady("connecting".to_owned()));
     let (endpoints, unusable) = EndpointStore::open(&options.state_dir.join("endpoints"))?;
-    for error in unusable {
-        tracing::error!(%error, "attachment record unusable: its pod passes no traffic; delete that pod");
+    if !unusable.is_empty() {
+        let texts: Vec<_> = unusable.iter().map(ToString::to_string).collect();
+        let why = format!(
+            "{}; the pod of each passes no traffic: delete that pod, then the file",
+            texts.join("; ")
+        );
+        health.set("state endpoints", Condition::Degraded(why));
     }
     tracing::info!(node = %options.node, endpoints = endpoints.iter().count(), "starting");
     let endpoints = Arc::new(Mutex::new(endpoints));
@@ -76,7 +81,7 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
     let (speaker, speaker_watch) = watch::channel(None);
     let bgp_file = options.state_dir.join("bgp.json");
     let mut routing = Routing::new(netlink.clone(), bgp_file, !blackholes.is_empty(), ipv6, speaker);
-    routing.resume().await;
+    routing.resume(&health).await;
 
     let (desired, desired_watch) = watch::channel(None);
     let (host_state, host_watch) = watch::channel(HostState::default());
