@@ -6,6 +6,7 @@ pub mod bgp_peers;
 pub mod blocks;
 pub mod cluster;
 pub mod core;
+pub mod desired;
 pub mod facts;
 pub mod identity;
 pub mod observe;

@@ -30,7 +30,7 @@ use super::routing::Routing;
 use super::saving::{Saver, Unsaved};
 use super::settings::{self, Settings};
 use super::watches::Watches;
-use super::{blocks, pools};
+use super::{desired, pools};
 use crate::endpoints::EndpointStore;
 use crate::health::{Condition, Health};
 use crate::host::{Desired, HostState};
@@ -317,23 +317,7 @@ impl Core {
     fn publish_desired(&self, picture: &Picture) {
         let settings = self.settings.borrow();
         let Some(settings) = settings.as_ref() else { return };
-        let mut pods: BTreeMap<String, (u64, Vec<_>)> = BTreeMap::new();
-        for record in self.endpoints.lock().iter() {
-            let entry = pods.entry(record.interface.clone()).or_default();
-            if record.sequence >= entry.0 {
-                *entry = (record.sequence, record.addresses.clone());
-            }
-        }
-        let desired = Desired {
-            pods: pods
-                .into_iter()
-                .map(|(name, (_, addresses))| (name, addresses))
-                .collect(),
-            blocks: blocks::owned_by(picture.cluster.blocks.iter(), &self.node),
-            interface_prefix: settings.interface_prefix.clone(),
-            mtu_interfaces: settings.mtu_interfaces.clone(),
-            refresh: settings.route_refresh,
-        };
+        let desired = desired::desired(&picture.cluster, &self.node, self.endpoints.lock().iter(), settings);
         self.desired.send_if_modified(|current| {
             let changed = current.as_ref() != Some(&desired);
             *current = Some(desired);

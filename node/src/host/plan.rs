@@ -16,7 +16,8 @@ pub const ROUTE_PROTOCOL: u8 = 177;
 pub struct Desired {
     /// Addresses behind each host side interface.
     pub pods: BTreeMap<String, Vec<IpAddr>>,
-    /// Own blocks: what no pod has is dropped here and does not follow the default route out again.
+    /// Own blocks, and addresses held in blocks of others: what no pod has is dropped here and does not follow the default
+    /// route out again.
     pub blocks: Vec<IpNetwork>,
     /// Prefix of the names of host side interfaces.
     pub interface_prefix: String,
