@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use margay_api::cidr as api_cidr;
-use margay_api::slim::{Node, Object};
-use margay_api::v3::{BGPConfigurationSpec, IPPoolSpec};
+use margay_api::slim::Node;
+use margay_api::v3::BGPConfigurationSpec;
 use margay_api::validate;
 use margay_bgp::config::{Config, Originated, PeerConfig};
 use margay_bgp::filter::{Action, Changes, Filter, PrefixRange, Rule, Source};
@@ -32,6 +32,8 @@ pub struct Surroundings {
     pub ipv6: bool,
     /// Whether pods can be served: until then nothing is announced.
     pub announce: bool,
+    /// What is announced already.
+    pub shown: Vec<IpNetwork>,
 }
 
 /// A configuration and what users must fix.
@@ -62,10 +64,9 @@ pub fn plan(cluster: &Cluster, me: &Node, surroundings: &Surroundings) -> BgpPla
         (EXPORT.to_owned(), export_filter()),
     ]);
     if surroundings.announce {
-        let hidden = hidden_pools(cluster);
         let shown = prefixes
             .iter()
-            .filter(|prefix| !hidden.iter().any(|pool| api_cidr::contains(*pool, **prefix)));
+            .filter(|prefix| shows(cluster, **prefix).unwrap_or_else(|| surroundings.shown.contains(prefix)));
         // The blackhole is the host side's: it stays while the speaker restarts.
         config.networks = shown
             .map(|prefix| Originated {
@@ -143,14 +144,20 @@ fn export_filter() -> Filter {
     }
 }
 
-fn hidden_pools(cluster: &Cluster) -> Vec<IpNetwork> {
-    let hidden = |pool: &&Object<IPPoolSpec>| pool.spec.disable_bgp_export == Some(true);
-    cluster
-        .pools
-        .iter()
-        .filter(hidden)
-        .filter_map(|pool| pool.spec.network().ok())
-        .collect()
+/// Whether the pools of a prefix let it be announced; nothing where there is no such pool. Then it stays as it is: pods live
+/// on when their pool is deleted, and what its pool hid does not come to light by that.
+fn shows(cluster: &Cluster, prefix: IpNetwork) -> Option<bool> {
+    let mut known = None;
+    for pool in cluster.pools.iter() {
+        if pool
+            .spec
+            .network()
+            .is_ok_and(|network| api_cidr::contains(network, prefix))
+        {
+            known = Some(known.unwrap_or(true) && pool.spec.disable_bgp_export != Some(true));
+        }
+    }
+    known
 }
 
 fn listen(settings: &BGPConfigurationSpec, ipv6: bool) -> Vec<SocketAddr> {

@@ -36,6 +36,8 @@ pub struct Routing {
     /// For others.
     speaker: watch::Sender<Option<Handle>>,
     applied: Option<Config>,
+    /// What is announced, or was by the last agent while packets have gone on flowing.
+    shown: Vec<IpNetwork>,
     announced: bool,
     failed: bool,
 }
@@ -56,6 +58,7 @@ impl Routing {
             ipv6,
             speaker,
             applied: None,
+            shown: Vec::new(),
             announced: false,
             failed: false,
         }
@@ -69,6 +72,7 @@ impl Routing {
                 if !self.kernel_kept {
                     config.networks.clear();
                 }
+                self.shown = config.networks.iter().map(|network| network.prefix).collect();
                 tracing::info!(
                     peers = config.peers.len(),
                     networks = config.networks.len(),
@@ -108,8 +112,10 @@ impl Routing {
                 connected,
                 ipv6: self.ipv6,
                 announce,
+                shown: std::mem::take(&mut self.shown),
             },
         );
+        self.shown = plan.config.networks.iter().map(|network| network.prefix).collect();
         self.announced = announce;
         self.failed = false;
         health.forget(CONFIGURATION);

@@ -1,3 +1,4 @@
+use margay_api::slim::Object;
 use margay_api::v3::BGPPeerSpec;
 use rstest::rstest;
 use serde_json::json;
@@ -11,6 +12,7 @@ const SURROUNDINGS: Surroundings = Surroundings {
     connected: Vec::new(),
     ipv6: true,
     announce: true,
+    shown: Vec::new(),
 };
 
 /// Nodes `n1`…`n3` at 10.0.0.1…3, AS by annotation where given, label rack.
