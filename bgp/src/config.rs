@@ -132,6 +132,9 @@ pub struct PeerConfig {
     /// Over iBGP, name ourselves as next hop of routes learnt over eBGP (always so over eBGP).
     #[serde(default)]
     pub next_hop_self: bool,
+    /// Overrides [`GracefulRestart::restart_time`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_time: Option<u16>,
     /// Hops the peer may be away over eBGP; without it the peer must be on a connected network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multihop: Option<u8>,
@@ -154,6 +157,7 @@ impl PeerConfig {
             next_hop_ipv4: None,
             next_hop_ipv6: None,
             next_hop_self: false,
+            restart_time: None,
             multihop: None,
         }
     }
@@ -183,6 +187,14 @@ impl Config {
     /// One [`ConfigError`] per fault: field, reason, way out.
     pub fn validate(&self) -> Result<(), ConfigErrors> {
         validate::check(self)
+    }
+
+    /// Checks one peer by itself, as one of this configuration.
+    ///
+    /// # Errors
+    /// As [`Config::validate`]; fields are named without the peer's place.
+    pub fn validate_peer(&self, peer: &PeerConfig) -> Result<(), ConfigErrors> {
+        validate::check_one(self, peer)
     }
 }
 

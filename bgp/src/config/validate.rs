@@ -68,6 +68,16 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigErrors> {
     }
 }
 
+pub(super) fn check_one(config: &Config, peer: &PeerConfig) -> Result<(), ConfigErrors> {
+    let mut faults = Faults(Vec::new());
+    check_peer(config, "peer", peer, &mut faults);
+    if faults.0.is_empty() {
+        Ok(())
+    } else {
+        Err(ConfigErrors(faults.0))
+    }
+}
+
 fn speaker(config: &Config, faults: &mut Faults) {
     asn("local_as", config.local_as, faults);
     let id = config.router_id;
@@ -87,14 +97,11 @@ fn speaker(config: &Config, faults: &mut Faults) {
     if config.max_paths == 0 {
         faults.add("max_paths", "0 would use no path at all; use 1 to switch multipath off");
     }
-    let graceful = config.graceful_restart;
-    if graceful.restart_time > 4095 {
-        let message = format!(
-            "{} does not fit RFC 4724's 12 bits; use at most 4095",
-            graceful.restart_time
-        );
-        faults.add("graceful_restart.restart_time", message);
-    }
+    restart_time(
+        "graceful_restart.restart_time",
+        config.graceful_restart.restart_time,
+        faults,
+    );
     let mut listen = HashSet::new();
     for (i, addr) in config.listen.iter().enumerate() {
         if !listen.insert(addr) {
@@ -134,6 +141,9 @@ fn check_peer(config: &Config, field: &str, peer: &PeerConfig, faults: &mut Faul
     }
     if let Some(seconds) = peer.hold_time {
         hold_time(&format!("{field}.hold_time"), seconds, faults);
+    }
+    if let Some(seconds) = peer.restart_time {
+        restart_time(&format!("{field}.restart_time"), seconds, faults);
     }
     if let Some(local) = peer.local_address {
         let name = format!("{field}.local_address");
@@ -220,6 +230,15 @@ fn hold_time(field: &str, seconds: u16, faults: &mut Faults) {
         faults.add(
             field,
             format!("{seconds} s is too short for RFC 4271; use 0 (never) or at least 3"),
+        );
+    }
+}
+
+fn restart_time(field: &str, seconds: u16, faults: &mut Faults) {
+    if seconds > 4095 {
+        faults.add(
+            field,
+            format!("{seconds} does not fit RFC 4724's 12 bits; use at most 4095"),
         );
     }
 }

@@ -101,7 +101,9 @@ pub(super) fn session_config(config: &Config, peer: &PeerConfig) -> SessionConfi
         connect_retry: Duration::from_secs(config.connect_retry_time.into()),
         passive: peer.passive,
         families: peer.families.clone(),
-        restart_time: graceful.enabled.then_some(graceful.restart_time),
+        restart_time: graceful
+            .enabled
+            .then_some(peer.restart_time.unwrap_or(graceful.restart_time)),
     }
 }
 
@@ -129,5 +131,19 @@ pub(super) fn policy(config: &Config, peer: &PeerConfig) -> PeerPolicy {
         next_hop_ipv4: peer.next_hop_ipv4,
         next_hop_ipv6: peer.next_hop_ipv6,
         next_hop_self: peer.next_hop_self,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peers_restart_time_is_its_own() {
+        let config = Config::new(65001, [10, 0, 0, 1].into());
+        let mut peer = PeerConfig::new("10.0.0.2".parse().unwrap(), 65002);
+        assert_eq!(session_config(&config, &peer).restart_time, Some(120));
+        peer.restart_time = Some(30);
+        assert_eq!(session_config(&config, &peer).restart_time, Some(30));
     }
 }

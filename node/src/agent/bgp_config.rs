@@ -58,7 +58,6 @@ pub fn plan(cluster: &Cluster, me: &Node, surroundings: &Surroundings) -> BgpPla
     let prefixes = prefixes(cluster, name);
     let mut config = Config::new(own.as_number, own.router_id());
     config.listen = listen(&settings, surroundings.ipv6);
-    config.graceful_restart.restart_time = restart_time(&sessions, config.graceful_restart.restart_time);
     config.filters = BTreeMap::from([
         (IMPORT.to_owned(), import_filter(&prefixes)),
         (EXPORT.to_owned(), export_filter()),
@@ -76,15 +75,11 @@ pub fn plan(cluster: &Cluster, me: &Node, surroundings: &Surroundings) -> BgpPla
             })
             .collect();
     }
-    let both = [true, false].map(|v4| sessions.keys().any(|address| address.is_ipv4() == v4));
-    let families = |address: &IpAddr| match both {
-        [true, true] => vec![if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }],
-        _ => Family::ALL.to_vec(),
-    };
-    config.peers = sessions
+    let peers = sessions
         .values()
-        .map(|session| peer(session, families(&session.address), &own, &surroundings.connected))
+        .map(|session| peer(session, &own, &surroundings.connected))
         .collect();
+    config.peers = sound(&config, me, peers, &mut faults);
     BgpPlan { config, faults }
 }
 
@@ -167,16 +162,26 @@ fn listen(settings: &BGPConfigurationSpec, ipv6: bool) -> Vec<SocketAddr> {
     addresses.map(|address| SocketAddr::new(address, port)).collect()
 }
 
-/// The speaker tells all peers one restart time: the longest that any session asks for.
-fn restart_time(sessions: &BTreeMap<IpAddr, Session>, default: u16) -> u16 {
-    sessions
-        .values()
-        .map(|session| session.restart_time.unwrap_or(default))
-        .max()
-        .unwrap_or(default)
+/// Those peers that the speaker takes. It refuses a configuration as a whole: one peer that it finds fault with would keep
+/// everything else from being told.
+fn sound(config: &Config, me: &Node, peers: Vec<PeerConfig>, faults: &mut Vec<Notice>) -> Vec<PeerConfig> {
+    let check = |peer: &PeerConfig| {
+        let Err(errors) = config.validate_peer(peer) else {
+            return true;
+        };
+        let name = peer.name.as_deref().unwrap_or("without a name");
+        let why = errors.to_string().replace('\n', "; ");
+        faults.push(identity::notice(
+            me,
+            "BGPSessionInvalid",
+            format!("BGP session {name} with {}: {why}; it is left out", peer.address),
+        ));
+        false
+    };
+    peers.into_iter().filter(check).collect()
 }
 
-fn peer(session: &Session, families: Vec<Family>, own: &Identity, connected: &[IpNetwork]) -> PeerConfig {
+fn peer(session: &Session, own: &Identity, connected: &[IpNetwork]) -> PeerConfig {
     let external = session.as_number != own.as_number;
     let direct = connected.iter().any(|network| network.contains(session.address));
     let mut peer = PeerConfig::new(session.address, session.as_number);
@@ -187,7 +192,11 @@ fn peer(session: &Session, families: Vec<Family>, own: &Identity, connected: &[I
         .then(|| own.address_like(session.address))
         .flatten();
     peer.passive = session.passive;
-    peer.families = families;
+    // Nothing here may come from other sessions: a session that differs from what it was is taken down and up again.
+    if !session.both_families {
+        peer.families = vec![Family::of_addr(&session.address)];
+    }
+    peer.restart_time = session.restart_time;
     peer.import = Some(IMPORT.to_owned());
     peer.export = Some(EXPORT.to_owned());
     peer.multihop = (external && !direct).then_some(u8::MAX);

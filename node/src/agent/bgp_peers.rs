@@ -13,8 +13,9 @@ use margay_api::{support, validate};
 
 use super::cluster::Cluster;
 use super::identity::Identity;
+use super::overlay;
 use crate::kube::events::{Notice, Subject};
-use crate::kube::resource::BGP_PEER;
+use crate::kube::resource::{BGP_CONFIGURATION, BGP_PEER};
 
 /// One session that this node shall have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Session {
     pub passive: bool,
     /// Connect from, and accept only to, this node's own address.
     pub from_node_address: bool,
+    /// The only session of its pair of nodes, or with a router: it carries both families.
+    pub both_families: bool,
     /// Seconds that the peer should wait for a restarting node, where the BGPPeer says so.
     pub restart_time: Option<u16>,
 }
@@ -48,10 +51,14 @@ pub struct Sessions {
 pub fn sessions(cluster: &Cluster, me: &Node, settings: &BGPConfigurationSpec) -> Sessions {
     let mut result = Sessions::default();
     let own = Identity::of(me, settings.as_number());
-    let nodes: Vec<_> = cluster
-        .nodes
-        .iter()
-        .map(|node| (node, Identity::of(node, settings.as_number())))
+    let others = cluster.nodes.iter().filter(|node| node.metadata.name != own.name);
+    let ports = Ports::of(cluster);
+    let nodes: Vec<_> = others
+        .map(|node| Other {
+            node,
+            identity: Identity::of(node, settings.as_number()),
+            port: ports.listened_on_by(&node.metadata.name),
+        })
         .collect();
     let mut peers: Vec<_> = cluster.bgp_peers.iter().collect();
     // The older object has the better claim; names only break ties.
@@ -65,11 +72,8 @@ pub fn sessions(cluster: &Cluster, me: &Node, settings: &BGPConfigurationSpec) -
         }
     }
     if settings.mesh_enabled() && !own.route_reflector {
-        for (_, other) in nodes
-            .iter()
-            .filter(|(_, other)| other.name != own.name && !other.route_reflector)
-        {
-            for session in between(&own, other, format!("mesh.{}", other.name)) {
+        for other in nodes.iter().filter(|other| !other.identity.route_reflector) {
+            for session in between(&own, other, format!("mesh.{}", other.identity.name)) {
                 // A BGPPeer for the same pair says more than the mesh does.
                 result.sessions.entry(session.address).or_insert(session);
             }
@@ -99,13 +103,44 @@ fn claim(result: &mut Sessions, peer: &Object<BGPPeerSpec>, session: Session) {
     }
 }
 
+/// A node that this one may peer with.
+struct Other<'a> {
+    node: &'a Node,
+    identity: Identity,
+    /// The port that it accepts sessions on; `None` for the well-known one.
+    port: Option<u16>,
+}
+
+/// Which port nodes accept sessions on.
+struct Ports<'a> {
+    cluster: &'a Cluster,
+    common: Option<u16>,
+}
+
+impl<'a> Ports<'a> {
+    fn of(cluster: &'a Cluster) -> Self {
+        let common = listen_port(cluster, "");
+        Self { cluster, common }
+    }
+
+    fn listened_on_by(&self, node: &str) -> Option<u16> {
+        let has_own = self.cluster.bgp_configurations.named(&format!("node.{node}")).is_some();
+        if has_own {
+            listen_port(self.cluster, node)
+        } else {
+            self.common
+        }
+    }
+}
+
+fn listen_port(cluster: &Cluster, node: &str) -> Option<u16> {
+    let objects = &cluster.bgp_configurations;
+    let (settings, _) = overlay::effective(objects, BGP_CONFIGURATION, node, validate::bgp_configuration);
+    settings.listen_port.filter(|port| *port != 179)
+}
+
 /// The sessions that one BGPPeer gives this node, or what is wrong with it.
-fn wanted(
-    peer: &Object<BGPPeerSpec>,
-    me: &Node,
-    own: &Identity,
-    nodes: &[(&Node, Identity)],
-) -> Result<Vec<Session>, String> {
+fn wanted(peer: &Object<BGPPeerSpec>, me: &Node, own: &Identity, nodes: &[Other<'_>]) -> Result<Vec<Session>, String> {
     let spec = &peer.spec;
     let json = serde_json::to_value(spec).unwrap_or_default();
     let violations = validate::bgp_peer(spec)
@@ -136,6 +171,7 @@ fn wanted(
             as_number,
             passive: false,
             from_node_address: from_node_address(spec),
+            both_families: true,
             restart_time: restart_time(spec),
         };
         return Ok(vec![session]);
@@ -143,11 +179,11 @@ fn wanted(
     let peers =
         Selector::parse(spec.peer_selector.as_deref().unwrap_or_default()).map_err(|e| format!("peerSelector: {e}"))?;
     let mut sessions = Vec::new();
-    for (node, identity) in nodes.iter().filter(|(_, identity)| identity.name != own.name) {
-        let forward = applies(spec, me)? && peers.matches(&node.metadata.labels);
-        let backward = applies(spec, node)? && peers.matches(&me.metadata.labels);
+    for other in nodes {
+        let forward = applies(spec, me)? && peers.matches(&other.node.metadata.labels);
+        let backward = applies(spec, other.node)? && peers.matches(&me.metadata.labels);
         if forward || backward {
-            let pair = between(own, identity, format!("{name}.{}", identity.name));
+            let pair = between(own, other, format!("{name}.{}", other.identity.name));
             let (from_node_address, restart_time) = (from_node_address(spec), restart_time(spec));
             sessions.extend(pair.into_iter().map(|session| Session {
                 from_node_address,
@@ -184,21 +220,25 @@ fn applies(spec: &BGPPeerSpec, node: &Node) -> Result<bool, String> {
 }
 
 /// One session for each family that both nodes have.
-fn between(own: &Identity, other: &Identity, name: String) -> Vec<Session> {
-    other
+fn between(own: &Identity, other: &Other<'_>, name: String) -> Vec<Session> {
+    let pairs: Vec<_> = other
+        .identity
         .addresses()
         .filter_map(|address| Some((address, own.address_like(address)?)))
         .filter(|(address, mine)| address != mine)
-        .map(|(address, mine)| Session {
-            name: name.clone(),
-            address,
-            port: None,
-            as_number: other.as_number,
-            passive: mine > address,
-            from_node_address: true,
-            restart_time: None,
-        })
-        .collect()
+        .collect();
+    let both_families = pairs.len() == 1;
+    let session = |(address, mine)| Session {
+        name: name.clone(),
+        address,
+        port: other.port,
+        as_number: other.identity.as_number,
+        passive: mine > address,
+        from_node_address: true,
+        both_families,
+        restart_time: None,
+    };
+    pairs.into_iter().map(session).collect()
 }
 
 fn age(peer: &Object<BGPPeerSpec>) -> (&str, &str) {

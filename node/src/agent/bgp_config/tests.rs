@@ -225,28 +225,59 @@ fn external_peers_off_the_nodes_networks_are_multihop() {
 }
 
 #[test]
-fn sessions_of_one_family_carry_both_and_of_two_families_their_own() {
+fn a_session_is_the_same_whatever_others_there_are() {
     let mut cluster = cluster([None; 3]);
     no_mesh(&mut cluster);
-    add_peer(
-        &mut cluster,
-        "v4",
-        "2026-01-01T00:00:00Z",
-        json!({"peerIP": "10.1.1.1", "asNumber": 65201}),
-    );
-    assert_eq!(
-        plan_of(&cluster, "n1").config.peers[0].families,
-        [Family::Ipv4, Family::Ipv6]
-    );
-    add_peer(
-        &mut cluster,
-        "v6",
-        "2026-01-01T00:00:00Z",
-        json!({"peerIP": "fd00::1", "asNumber": 65201}),
-    );
-    let plan = plan_of(&cluster, "n1");
-    assert_eq!(plan.config.peers[0].families, [Family::Ipv4]);
-    assert_eq!(plan.config.peers[1].families, [Family::Ipv6]);
+    let spec = |ip: &str| json!({"peerIP": ip, "asNumber": 65201});
+    add_peer(&mut cluster, "v4", "2026-01-01T00:00:00Z", spec("10.1.1.1"));
+    let alone = plan_of(&cluster, "n1").config.peers;
+    assert_eq!(alone[0].families, [Family::Ipv4, Family::Ipv6]);
+    add_peer(&mut cluster, "v6", "2026-01-01T00:00:00Z", spec("fd00::1"));
+    let mut slow = spec("10.1.1.2");
+    slow["maxRestartTime"] = json!("10m");
+    add_peer(&mut cluster, "slow", "2026-01-01T00:00:00Z", slow);
+    let config = plan_of(&cluster, "n1").config;
+    assert_eq!(config.peers[0], alone[0]);
+    let times: Vec<_> = config.peers.iter().map(|peer| peer.restart_time).collect();
+    assert_eq!(times, [None, Some(600), None]);
+    assert_eq!(config.graceful_restart.restart_time, 120);
+}
+
+#[test]
+fn two_nodes_with_both_families_have_a_session_for_each() {
+    let mut cluster = cluster([None; 3]);
+    for name in ["n1", "n2"] {
+        let mut node = cluster.nodes.named(name).unwrap().clone();
+        let key = "projectcalico.org/IPv6Address".to_owned();
+        node.metadata.annotations.insert(key, format!("fd00::{}", &name[1..]));
+        cluster.apply(ClusterChange::Node(Change::Put(node)));
+    }
+    let peers = plan_of(&cluster, "n1").config.peers;
+    let families: Vec<_> = peers
+        .iter()
+        .map(|p| (p.address.to_string(), p.families.clone()))
+        .collect();
+    let expected = [
+        ("10.0.0.2", vec![Family::Ipv4]),
+        ("10.0.0.3", vec![Family::Ipv4, Family::Ipv6]),
+        ("fd00::2", vec![Family::Ipv6]),
+    ];
+    assert_eq!(families, expected.map(|(a, f)| (a.to_owned(), f)));
+}
+
+#[test]
+fn blocks_of_a_deleted_pool_stay_as_they_are() {
+    let mut cluster = cluster([None; 3]);
+    for cidr in ["10.244.0.0/26", "10.99.0.0/26"] {
+        cluster.apply(ClusterChange::IpamBlock(Change::Put(block(cidr, "n1", &[]))));
+    }
+    let surroundings = Surroundings {
+        shown: vec!["10.244.0.0/26".parse().unwrap()],
+        ..SURROUNDINGS
+    };
+    let plan = plan(&cluster, cluster.nodes.named("n1").unwrap(), &surroundings);
+    let networks: Vec<_> = plan.config.networks.iter().map(|n| n.prefix.to_string()).collect();
+    assert_eq!(networks, ["10.244.0.0/26"]);
 }
 
 #[test]
@@ -323,18 +354,39 @@ fn settings_of_the_node_go_before_those_of_the_cluster() {
 }
 
 #[test]
-fn the_longest_restart_time_is_told() {
+fn nodes_are_dialled_where_they_listen() {
     let mut cluster = cluster([None; 3]);
-    no_mesh(&mut cluster);
-    let spec = |ip: &str, time: &str| json!({"peerIP": ip, "asNumber": 65201, "maxRestartTime": time});
-    add_peer(&mut cluster, "a", "2026-01-01T00:00:00Z", spec("10.1.1.1", "30s"));
-    add_peer(&mut cluster, "b", "2026-01-01T00:00:00Z", spec("10.1.1.2", "1m"));
-    assert_eq!(plan_of(&cluster, "n1").config.graceful_restart.restart_time, 60);
+    configure(&mut cluster, "default", json!({"listenPort": 1179}));
+    configure(&mut cluster, "node.n2", json!({"listenPort": 2179}));
+    let expected = ["10.0.0.2:2179", "10.0.0.3:1179"];
+    let dialled = |cluster: &Cluster| -> Vec<String> {
+        let peers = plan_of(cluster, "n1").config.peers;
+        peers.iter().map(|p| format!("{}:{}", p.address, p.port)).collect()
+    };
+    assert_eq!(dialled(&cluster), expected);
+    configure(
+        &mut cluster,
+        "default",
+        json!({"listenPort": 1179, "nodeToNodeMeshEnabled": false}),
+    );
     add_peer(
         &mut cluster,
-        "c",
+        "all",
         "2026-01-01T00:00:00Z",
-        json!({"peerIP": "10.1.1.3", "asNumber": 65201}),
+        json!({"peerSelector": "all()"}),
     );
-    assert_eq!(plan_of(&cluster, "n1").config.graceful_restart.restart_time, 120);
+    assert_eq!(dialled(&cluster), expected);
+}
+
+#[test]
+fn a_reserved_as_number_of_the_cluster_is_ignored() {
+    let mut cluster = cluster([None; 3]);
+    configure(&mut cluster, "default", json!({"asNumber": 23456, "listenPort": 1179}));
+    let plan = plan_of(&cluster, "n1");
+    assert_eq!((plan.config.local_as, plan.config.listen[0].port()), (64512, 1179));
+    assert!(
+        plan.faults[0].message.contains("asNumber"),
+        "{}",
+        plan.faults[0].message
+    );
 }
