@@ -1,8 +1,10 @@
 //! What a schema cannot say, or says too late: checks whose findings name the field as Kubernetes does.
 
+mod bgp;
 mod network_policy;
 mod resources;
 
+pub use bgp::{is_as_number, is_router_address};
 pub use network_policy::{label_selector, network_policy};
 pub use resources::{PoolRef, bgp_configuration, bgp_peer, felix_configuration, ip_pool, overlapping_pools};
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Metadata;
 use crate::nullable::{is_default, or_default};
+use crate::validate::{is_as_number, is_router_address};
 
 /// A Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ impl Node {
     }
 
     /// The node's address of one family: annotation `projectcalico.org/IPv4Address` or `IPv6Address` (a prefix length
-    /// is dropped), else the first InternalIP of that family.
+    /// is dropped), else the first InternalIP of that family. One that no router can have counts as not given.
     pub fn address(&self, v4: bool) -> Option<IpAddr> {
         let key = if v4 {
             "projectcalico.org/IPv4Address"
@@ -47,16 +48,17 @@ impl Node {
         annotated
             .into_iter()
             .chain(self.internal_ips())
-            .find(|ip: &IpAddr| ip.is_ipv4() == v4)
+            .find(|ip: &IpAddr| ip.is_ipv4() == v4 && is_router_address(*ip))
     }
 
-    /// Annotation `projectcalico.org/ASNumber`: asplain, or asdot as `1.10`.
+    /// Annotation `projectcalico.org/ASNumber`: asplain, or asdot as `1.10`. One that is reserved counts as not given.
     pub fn as_number(&self) -> Option<u32> {
         let text = self.metadata.annotations.get("projectcalico.org/ASNumber")?;
-        match text.split_once('.') {
-            Some((high, low)) => Some(u32::from(high.parse::<u16>().ok()?) << 16 | u32::from(low.parse::<u16>().ok()?)),
-            None => text.parse().ok(),
-        }
+        let number = match text.split_once('.') {
+            Some((high, low)) => u32::from(high.parse::<u16>().ok()?) << 16 | u32::from(low.parse::<u16>().ok()?),
+            None => text.parse().ok()?,
+        };
+        Some(number).filter(|number| is_as_number(*number))
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::Violation;
+use super::{Violation, is_as_number, is_router_address};
 use crate::cidr;
 use crate::selector::Selector;
 use crate::v3::{BGPConfigurationSpec, BGPPeerSpec, FelixConfigurationSpec, IPPoolSpec};
@@ -99,13 +99,20 @@ pub fn bgp_peer(spec: &BGPPeerSpec) -> Vec<Violation> {
             ));
         }
         (true, false, _) => {
-            if spec.peer_address().is_none() {
-                let given = spec.peer_ip.as_deref().unwrap_or_default();
-                let message = format!("\"{given}\" is not an address, nor <IPv4>:<port> or [<IPv6>]:<port>");
-                found.push(Violation::new("spec.peerIP", message));
+            let given = spec.peer_ip.as_deref().unwrap_or_default();
+            let wrong = match spec.peer_address() {
+                None => Some("is not an address, nor <IPv4>:<port> or [<IPv6>]:<port>"),
+                Some((address, _)) if !is_router_address(address) => {
+                    Some("is not the address of one router; give a unicast address that is not link-local")
+                }
+                Some(_) => None,
+            };
+            if let Some(wrong) = wrong {
+                found.push(Violation::new("spec.peerIP", format!("\"{given}\" {wrong}")));
             }
-            if !asked_for {
-                found.push(Violation::new("spec.asNumber", "must be set when peerIP is set"));
+            match spec.as_number {
+                Some(number) if asked_for => as_number(number, &mut found),
+                _ => found.push(Violation::new("spec.asNumber", "must be set when peerIP is set")),
             }
         }
         _ => {}
@@ -139,6 +146,9 @@ pub fn bgp_configuration(spec: &BGPConfigurationSpec) -> Vec<Violation> {
     }
     if spec.listen_port == Some(0) {
         found.push(Violation::new("spec.listenPort", "must be between 1 and 65535"));
+    }
+    if let Some(number) = spec.as_number.filter(|number| *number != 0) {
+        as_number(number, &mut found);
     }
     found
 }
@@ -190,6 +200,13 @@ pub fn felix_configuration(spec: &FelixConfigurationSpec) -> Vec<Violation> {
         }
     }
     found
+}
+
+fn as_number(number: u32, found: &mut Vec<Violation>) {
+    if !is_as_number(number) {
+        let message = format!("{number} is reserved (RFC 6793, 7300); use the number of a real AS");
+        found.push(Violation::new("spec.asNumber", message));
+    }
 }
 
 fn selector(text: Option<&str>, field: &str, found: &mut Vec<Violation>) {
@@ -314,6 +331,22 @@ mod tests {
         assert_eq!(fields(json!({"peerIP": "10.0.0.1"})), ["spec.asNumber"]);
         assert_eq!(fields(json!({"peerIP": "10.0.0.1:0", "asNumber": 1})), ["spec.peerIP"]);
         assert_eq!(fields(json!({"peerIP": "tor1", "asNumber": 1})), ["spec.peerIP"]);
+        for nobody in [
+            "fe80::1",
+            "224.0.0.1",
+            "ff02::1",
+            "0.0.0.0",
+            "[::]:179",
+            "255.255.255.255",
+        ] {
+            assert_eq!(fields(json!({"peerIP": nobody, "asNumber": 1})), ["spec.peerIP"]);
+        }
+        for reserved in [23456, u32::MAX] {
+            assert_eq!(
+                fields(json!({"peerIP": "10.0.0.1", "asNumber": reserved})),
+                ["spec.asNumber"]
+            );
+        }
         assert_eq!(
             fields(json!({"peerSelector": "all()", "asNumber": 1})),
             ["spec.asNumber"]

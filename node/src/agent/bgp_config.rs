@@ -91,6 +91,9 @@ pub fn prefixes(cluster: &Cluster, node: &str) -> Vec<IpNetwork> {
             .into_iter()
             .map(IpNetwork::from),
     );
+    // The speaker refuses a network that is named twice.
+    prefixes.sort();
+    prefixes.dedup();
     prefixes
 }
 

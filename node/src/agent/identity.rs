@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use margay_api::slim::Node;
+use margay_api::validate::is_router_address;
 use sha2::{Digest, Sha256};
 
 use crate::kube::events::{Notice, Subject};
@@ -38,7 +39,7 @@ impl Identity {
             name: node.metadata.name.clone(),
             v4,
             v6,
-            as_number: node.as_number().filter(|number| *number != 0).unwrap_or(default_as),
+            as_number: node.as_number().unwrap_or(default_as),
             route_reflector: annotation(node, CLUSTER_ID).is_some_and(|id| !id.is_empty()),
         }
     }
@@ -75,39 +76,45 @@ const CLUSTER_ID: &str = "projectcalico.org/RouteReflectorClusterID";
 pub fn faults(node: &Node) -> Vec<Notice> {
     let mut faults = Vec::new();
     let mut fault = |key: &str, value: &str, wanted: &str| {
-        faults.push(Notice {
-            subject: Subject {
-                resource: NODE,
-                namespace: String::new(),
-                name: node.metadata.name.clone(),
-                uid: node.metadata.uid.clone(),
-            },
-            reason: "BadNodeAnnotation",
-            message: format!("annotation {key}: {value:?} is not {wanted}; it is ignored"),
-            warning: true,
-        });
+        let message = format!("annotation {key}: {value:?} is not {wanted}; it is ignored");
+        faults.push(notice(node, "BadNodeAnnotation", message));
     };
     for (key, v4) in [(V4, true), (V6, false)] {
         let Some(value) = annotation(node, key) else { continue };
         let parsed = value.split('/').next().and_then(|text| text.parse::<IpAddr>().ok());
-        if parsed.is_none_or(|address| address.is_ipv4() != v4) {
+        if parsed.is_none_or(|address| address.is_ipv4() != v4 || !is_router_address(address)) {
             fault(
                 key,
                 value,
                 if v4 {
-                    "an IPv4 address like 10.0.0.7/24"
+                    "an IPv4 address of one node like 10.0.0.7/24"
                 } else {
-                    "an IPv6 address like fd00::7/64"
+                    "an IPv6 address of one node, and not link-local, like fd00::7/64"
                 },
             );
         }
     }
     if let Some(value) = annotation(node, AS)
-        && node.as_number().is_none_or(|number| number == 0)
+        && node.as_number().is_none()
     {
-        fault(AS, value, "an AS number (1 to 4294967294, or high.low)");
+        fault(AS, value, "an AS number (1 to 4294967294 but not 23456, or high.low)");
     }
     faults
+}
+
+/// A warning about a node.
+pub fn notice(node: &Node, reason: &'static str, message: String) -> Notice {
+    Notice {
+        subject: Subject {
+            resource: NODE,
+            namespace: String::new(),
+            name: node.metadata.name.clone(),
+            uid: node.metadata.uid.clone(),
+        },
+        reason,
+        message,
+        warning: true,
+    }
 }
 
 fn annotation<'a>(node: &'a Node, key: &str) -> Option<&'a str> {

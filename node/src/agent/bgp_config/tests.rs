@@ -122,6 +122,11 @@ fn a_bgp_peer_gives_sessions(#[case] spec: serde_json::Value, #[case] node: &str
 #[case::no_as(json!({"peerIP": "10.1.1.1"}), "asNumber")]
 #[case::not_an_address(json!({"peerIP": "tor1", "asNumber": 65201}), "peerIP")]
 #[case::not_supported(json!({"peerIP": "10.1.1.1", "asNumber": 65201, "ttlSecurity": 1}), "ttlSecurity")]
+#[case::transition_as(json!({"peerIP": "10.1.1.1", "asNumber": 23456}), "asNumber")]
+#[case::last_as(json!({"peerIP": "10.1.1.1", "asNumber": 4294967295u32}), "asNumber")]
+#[case::link_local(json!({"peerIP": "fe80::1", "asNumber": 65201}), "peerIP")]
+#[case::multicast(json!({"peerIP": "224.0.0.1", "asNumber": 65201}), "peerIP")]
+#[case::unspecified(json!({"peerIP": "0.0.0.0", "asNumber": 65201}), "peerIP")]
 #[case::bad_selector(json!({"nodeSelector": "rack = a", "peerIP": "10.1.1.1", "asNumber": 65201}), "nodeSelector")]
 fn an_invalid_peer_is_left_out_and_named(#[case] spec: serde_json::Value, #[case] field: &str) {
     let mut cluster = cluster([None; 3]);
@@ -222,6 +227,46 @@ fn external_peers_off_the_nodes_networks_are_multihop() {
     assert_eq!(multihop["far"], Some(255));
     assert_eq!(multihop["near"], None);
     assert_eq!(multihop["same-as"], None);
+}
+
+#[rstest]
+#[case::last_as("ASNumber", "4294967295")]
+#[case::transition_as("ASNumber", "0.23456")]
+#[case::unspecified("IPv4Address", "0.0.0.0/24")]
+#[case::broadcast("IPv4Address", "255.255.255.255")]
+#[case::link_local("IPv6Address", "fe80::1/64")]
+fn an_annotation_that_no_router_can_have_is_ignored_and_named(#[case] key: &str, #[case] value: &str) {
+    let mut cluster = cluster([None; 3]);
+    let expected = peers(&plan_of(&cluster, "n1"));
+    let mut node = cluster.nodes.named("n2").unwrap().clone();
+    let key = format!("projectcalico.org/{key}");
+    node.metadata.annotations.insert(key.clone(), value.to_owned());
+    cluster.apply(ClusterChange::Node(Change::Put(node)));
+    assert_eq!(peers(&plan_of(&cluster, "n1")), expected);
+    let own = plan_of(&cluster, "n2");
+    assert_eq!((own.config.local_as, own.config.peers.len()), (64512, 2));
+    assert_eq!(own.faults.len(), 1);
+    assert_eq!(own.faults[0].subject.name, "n2");
+    assert!(own.faults[0].message.contains(&key), "{}", own.faults[0].message);
+}
+
+#[test]
+fn a_session_that_the_speaker_would_refuse_is_left_out_alone() {
+    let cluster = cluster([None; 3]);
+    let plan = plan_of(&cluster, "n1");
+    let mut bad = PeerConfig::new("10.1.1.1".parse().unwrap(), 0);
+    bad.name = Some("odd".to_owned());
+    let mut peers = plan.config.peers.clone();
+    peers.insert(0, bad);
+    let mut faults = Vec::new();
+    let me = cluster.nodes.named("n1").unwrap();
+    assert_eq!(sound(&plan.config, me, peers, &mut faults), plan.config.peers);
+    assert_eq!(faults.len(), 1);
+    let told = &faults[0].message;
+    assert!(
+        told.contains("odd with 10.1.1.1") && told.contains("remote_as"),
+        "{told}"
+    );
 }
 
 #[test]
