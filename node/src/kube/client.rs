@@ -56,6 +56,8 @@ impl Api {
         }
         config.connect_timeout = Some(Duration::from_secs(5));
         config.write_timeout = Some(Duration::from_secs(10));
+        // Its pauses inside a request are long and silent. Callers have pauses of their own, and say why they wait.
+        config.default_retry = false;
         let client = Client::try_from(config)?;
         Ok(Self {
             client,

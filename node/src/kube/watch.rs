@@ -211,11 +211,14 @@ where
     let request = Request::new(resource.path(None))
         .watch(&params, &version)
         .map_err(|e| (ApiError::Invalid(e.to_string()), None))?;
-    let stream = api
-        .raw()
-        .request_events::<Lenient<T>>(request)
-        .await
-        .map_err(|e| resume(e.into(), &version))?;
+    let begun = tokio::time::timeout(PATIENCE, api.raw().request_events::<Lenient<T>>(request)).await;
+    let stream = match begun {
+        Ok(begun) => begun.map_err(|e| resume(e.into(), &version))?,
+        Err(_) => {
+            let why = format!("a watch had no answer within {} s", PATIENCE.as_secs());
+            return Err(resume(ApiError::Unreachable(why), &version));
+        }
+    };
     pin_mut!(stream);
     state.send_if_modified(|state| state.error.take().is_some());
     let mut progress = false;
@@ -255,6 +258,9 @@ where
         }
     }
 }
+
+/// How long the API server may take to begin its answer to a watch.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
 
 /// Server-side end of one watch request; also bounds how long a silently dead connection goes unnoticed.
 const WATCH_SECONDS: u32 = 60;
@@ -322,14 +328,14 @@ impl ListMeta {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Meta {
+pub(crate) struct Meta {
     namespace: String,
     name: String,
     resource_version: String,
 }
 
 impl Meta {
-    fn key(&self) -> ObjectKey {
+    pub(crate) fn key(&self) -> ObjectKey {
         ObjectKey {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
@@ -339,16 +345,16 @@ impl Meta {
 
 /// An object, or why it is none.
 #[derive(Debug, Clone)]
-struct Lenient<T> {
-    meta: Meta,
-    object: Result<T, Odd>,
+pub(crate) struct Lenient<T> {
+    pub(crate) meta: Meta,
+    pub(crate) object: Result<T, Odd>,
 }
 
 /// What does not decode.
 #[derive(Debug, Clone, PartialEq)]
-struct Odd {
-    why: String,
-    value: serde_json::Value,
+pub(crate) struct Odd {
+    pub(crate) why: String,
+    pub(crate) value: serde_json::Value,
 }
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
@@ -367,58 +373,4 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Clone, PartialEq, Deserialize)]
-    struct Thing {
-        spec: Spec,
-    }
-
-    #[derive(Debug, Clone, PartialEq, Deserialize)]
-    struct Spec {
-        number: u8,
-    }
-
-    #[test]
-    fn one_odd_object_does_not_hide_the_others() {
-        let page: Page<Thing> = serde_json::from_str(
-            r#"{"metadata":{"resourceVersion":"7","continue":""},"items":[
-                {"metadata":{"name":"a","resourceVersion":"3"},"spec":{"number":1}},
-                {"metadata":{"name":"b","namespace":"n","resourceVersion":"4"},"spec":{"number":"many"}}]}"#,
-        )
-        .unwrap();
-        assert_eq!(page.metadata.resource_version, "7");
-        assert_eq!(page.metadata.more(), None);
-        assert_eq!(
-            page.items[0].object,
-            Ok(Thing {
-                spec: Spec { number: 1 }
-            })
-        );
-        assert_eq!(page.items[1].meta.key().to_string(), "n/b");
-        assert!(
-            page.items[1].object.as_ref().unwrap_err().why.contains("u8"),
-            "{:?}",
-            page.items[1].object
-        );
-    }
-
-    #[test]
-    fn a_missing_crd_is_explained() {
-        let text = explain(&super::super::resource::IP_POOL, &ApiError::NotFound("404".into()));
-        assert_eq!(
-            text,
-            "the API server does not serve ippools.projectcalico.org: apply deploy/crds"
-        );
-    }
-
-    #[test]
-    fn an_expired_version_is_not_resumed_from() {
-        assert_eq!(resume(ApiError::Expired(String::new()), "5").1, None);
-        assert_eq!(
-            resume(ApiError::Unreachable(String::new()), "5").1.as_deref(),
-            Some("5")
-        );
-    }
-}
+mod tests;
