@@ -157,6 +157,9 @@ pub enum StoreError {
     /// There is no such object.
     #[error("{0} does not exist")]
     NotFound(String),
+    /// The store answered that it will not, or with what makes no sense; nothing happened.
+    #[error("the datastore refused: {0}")]
+    Refused(String),
     /// The store gave no answer: a write may have happened or not.
     #[error("the datastore did not answer: {0}")]
     Unavailable(String),

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::client::Api;
 use super::error::ApiError;
 use super::resource::{self, ResourceType};
+use super::watch::{Lenient, Odd};
 
 /// Tells the settings as somebody else keeps them.
 #[derive(Clone)]
@@ -51,8 +52,8 @@ impl KubeStore {
 
 impl Store for KubeStore {
     async fn get<R: Resource>(&self, name: &str) -> Result<Option<Stored<R>>, StoreError> {
-        match self.api.get::<Object<R>>(&type_of::<R>()?, None, name).await {
-            Ok(object) => Ok(Some(stored(object))),
+        match self.api.get::<Lenient<Object<R>>>(&type_of::<R>()?, None, name).await {
+            Ok(object) => understood(object).map(Some),
             Err(ApiError::NotFound(_)) => Ok(None),
             Err(error) => Err(failed::<R>(name, error)),
         }
@@ -65,11 +66,16 @@ impl Store for KubeStore {
 
     async fn list<R: Resource>(&self, label: Option<(&str, &str)>) -> Result<Vec<Stored<R>>, StoreError> {
         let selector = label.map(|(key, value)| format!("{key}={value}"));
-        let objects = self.api.list::<Object<R>>(&type_of::<R>()?, selector.as_deref()).await;
-        Ok(objects
-            .map_err(|error| failed::<R>("", error))?
-            .into_iter()
-            .map(stored)
+        let resource = type_of::<R>()?;
+        let objects = self
+            .api
+            .list::<Lenient<Object<R>>>(&resource, selector.as_deref())
+            .await;
+        let objects = objects.map_err(|error| failed::<R>("", error))?;
+        // One odd object must not keep all others from being used.
+        let understood = objects.into_iter().map(understood);
+        Ok(understood
+            .filter_map(|object| object.inspect_err(|error| tracing::warn!(%error, "left out")).ok())
             .collect())
     }
 
@@ -173,12 +179,39 @@ fn stored<R>(object: Object<R>) -> Stored<R> {
     }
 }
 
+/// An object, or why it is none. A block that is not understood still counts as somebody's, with no address to give, so that
+/// nobody makes it anew; its revision lets no write through.
+fn understood<R: Resource>(object: Lenient<Object<R>>) -> Result<Stored<R>, StoreError> {
+    let name = object.meta.key().name;
+    let Odd { why, value } = match object.object {
+        Ok(object) => return Ok(stored(object)),
+        Err(odd) => odd,
+    };
+    let closed = json!({
+        "cidr": value.pointer("/spec/cidr"), "affinity": "unreadable", "allocations": [], "unallocated": [], "attributes": [],
+    });
+    match R::deserialize(&closed) {
+        Ok(spec) if R::KIND == "IPAMBlock" => {
+            tracing::warn!(object = %format!("{} {name}", R::KIND), %why, "not understood: left alone");
+            let revision = "unreadable".to_owned();
+            Ok(Stored { name, revision, spec })
+        }
+        _ => Err(StoreError::Refused(format!(
+            "{} {name}: not understood: {why}; mend or delete it",
+            R::KIND
+        ))),
+    }
+}
+
 fn failed<R: Resource>(name: &str, error: ApiError) -> StoreError {
     let object = format!("{} {name}", R::KIND);
     match error {
         ApiError::NotFound(_) => StoreError::NotFound(object),
         ApiError::AlreadyExists(_) => StoreError::AlreadyExists(object),
         ApiError::Conflict(_) => StoreError::Conflict(object),
+        refused @ (ApiError::Forbidden(_) | ApiError::Invalid(_) | ApiError::Malformed(_)) => {
+            StoreError::Refused(format!("{object}: {refused}"))
+        }
         other => StoreError::Unavailable(format!("{object}: {other}")),
     }
 }
@@ -196,7 +229,7 @@ fn creating<R: Resource>(name: &str, error: ApiError) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use margay_api::v3::{BlockAffinitySpec, IPAMHandleSpec};
+    use margay_api::v3::{BlockAffinitySpec, IPAMBlockSpec, IPAMHandleSpec};
 
     use super::*;
 
@@ -237,6 +270,11 @@ mod tests {
         );
         assert!(of(ApiError::AlreadyExists(String::new())).is_race());
         assert!(of(ApiError::Conflict(String::new())).is_race());
+        let refused = of(ApiError::Forbidden("no such right".into())).to_string();
+        assert!(
+            refused.contains("refused") && refused.contains("IPAMHandle margay.c1"),
+            "{refused}"
+        );
         assert!(matches!(
             of(ApiError::Expired(String::new())),
             StoreError::Unavailable(_)
@@ -245,5 +283,25 @@ mod tests {
             of(ApiError::Unreachable("x".into())),
             StoreError::Unavailable(_)
         ));
+    }
+
+    #[test]
+    fn an_odd_object_is_named_and_an_odd_block_stays_somebodys() {
+        let read = |value: Value| serde_json::from_value::<Lenient<Object<IPAMBlockSpec>>>(value).unwrap();
+        let odd = json!({"metadata": {"name": "10-244-0-0-26", "resourceVersion": "7"}, "spec": {
+            "cidr": "10.244.0.0/26", "affinity": "host:n1", "allocations": [null], "unallocated": [0],
+            "attributes": [], "sequenceNumber": -1}});
+        let stored = understood(read(odd)).unwrap();
+        assert_eq!(
+            (stored.spec.cidr.as_str(), stored.name.as_str()),
+            ("10.244.0.0/26", "10-244-0-0-26")
+        );
+        assert_eq!(margay_ipam::block::owner(&stored.spec), None);
+        assert!(stored.spec.affinity.is_some() && stored.spec.unallocated.is_empty());
+        assert_ne!(stored.revision, "7");
+        let handle = json!({"metadata": {"name": "margay.c1"}, "spec": {"handleID": 7}});
+        let handle = serde_json::from_value::<Lenient<Object<IPAMHandleSpec>>>(handle).unwrap();
+        let error = understood(handle).unwrap_err().to_string();
+        assert!(error.contains("IPAMHandle margay.c1"), "{error}");
     }
 }
