@@ -8,8 +8,10 @@ pub mod plan;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::FutureExt;
 use margay_netlink::{Event, Groups, Handle, Link, Op, RouteFilter, sysctl, table};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use plan::{Desired, ROUTE_PROTOCOL};
 
@@ -58,6 +60,8 @@ pub async fn run(
     let mut updates = desired.clone();
     let mut wanted_changed = true;
     loop {
+        // Between the wait and here it may have changed once more.
+        wanted_changed |= updates.has_changed().unwrap_or(false);
         let wanted = updates.borrow_and_update().clone();
         let refresh = wanted.as_ref().map_or(REFRESH, |wanted| wanted.refresh);
         if let Some(wanted) = wanted {
@@ -69,6 +73,7 @@ pub async fn run(
                 }
             }
         }
+        let next = Instant::now() + PAUSE;
         wanted_changed = tokio::select! {
             changed = updates.changed() => match changed {
                 Ok(()) => true,
@@ -77,8 +82,14 @@ pub async fn run(
             () = tokio::time::sleep(refresh) => false,
             () = relevant(&mut monitor, &desired) => false,
         };
+        tokio::time::sleep_until(next).await;
+        // One look sees all that was told of until now.
+        while monitor.next().now_or_never().flatten().is_some() {}
     }
 }
+
+/// Least time between two rounds: links come and go by the hundred, and each is told of several times.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Wait for the first wanted state.
 const REFRESH: Duration = Duration::from_secs(90);

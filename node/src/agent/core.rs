@@ -129,6 +129,7 @@ pub async fn run(
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut engine_changes: Option<watch::Receiver<u64>> = None;
+    let mut host_ready = false;
     loop {
         tokio::select! {
             change = changes.recv() => {
@@ -150,8 +151,15 @@ pub async fn run(
                     let _ = answer.send(core.facts(&picture));
                     continue;
                 }
+                Command::Sums(answer) => {
+                    let _ = answer.send(facts::sums(&picture.cluster, &core.node));
+                    continue;
+                }
             },
-            Ok(()) = core.host.changed() => picture.altered.routing = true,
+            () = first_round(&mut core.host), if !host_ready => {
+                host_ready = true;
+                picture.altered.routing = true;
+            }
             Ok(()) = core.connected.changed() => picture.altered.routing = true,
             () = engine_changed(&mut engine_changes) => picture.altered.routing |= core.routing.waits_for_dataplane(),
             _ = tick.tick() => core.tick(&mut picture).await,
@@ -408,6 +416,12 @@ impl Core {
         if let Some(engine) = self.engine.send_replace(None) {
             engine.shutdown().await;
         }
+    }
+}
+
+async fn first_round(host: &mut watch::Receiver<HostState>) {
+    if host.wait_for(|host| host.rounds > 0).await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -65,6 +65,11 @@ async fn until_routes(handle: &Handle, wanted: &[&str]) {
     panic!("routes are {last:?}, wanted {wanted:?}");
 }
 
+async fn soon<F: Future>(what: F) -> F::Output {
+    let patience = Duration::from_secs(30);
+    tokio::time::timeout(patience, what).await.expect("within 30 s")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_are_made_repaired_and_taken_away_and_others_are_left_alone() {
     let Some(netns) = namespace("routes_are_made_repaired_and_taken_away_and_others_are_left_alone") else {
@@ -97,7 +102,7 @@ async fn routes_are_made_repaired_and_taken_away_and_others_are_left_alone() {
         ..Desired::default()
     }));
     until_routes(&handle, &["10.244.0.5/32", "blackhole 10.244.0.0/26"]).await;
-    state.wait_for(|state| state.missing == ["mgyb"]).await.unwrap();
+    soon(state.wait_for(|state| state.missing == ["mgyb"])).await.unwrap();
     let proxies = netns
         .run(|| margay_netlink::sysctl::read("net/ipv4/conf/mgya/proxy_arp"))
         .unwrap()
@@ -113,7 +118,7 @@ async fn routes_are_made_repaired_and_taken_away_and_others_are_left_alone() {
     let victim = ours.into_iter().find(|route| route.kind == RouteKind::Unicast).unwrap();
     handle.apply(Op::DeleteRoute(victim)).await.unwrap();
     until_routes(&handle, &["10.244.0.5/32", "blackhole 10.244.0.0/26"]).await;
-    state.wait_for(|state| state.repairs == 1).await.unwrap();
+    soon(state.wait_for(|state| state.repairs == 1)).await.unwrap();
     pod_link(&handle, "mgyb", "podb").await;
     until_routes(&handle, &["10.244.0.5/32", "10.244.0.6/32", "blackhole 10.244.0.0/26"]).await;
 
@@ -151,8 +156,7 @@ async fn a_foreign_route_in_the_way_is_reported_and_kept() {
         blocks: vec!["10.244.0.0/26".parse().unwrap()],
         ..Desired::default()
     }));
-    let told = state
-        .wait_for(|state| !state.errors.is_empty())
+    let told = soon(state.wait_for(|state| !state.errors.is_empty()))
         .await
         .unwrap()
         .errors
@@ -162,4 +166,24 @@ async fn a_foreign_route_in_the_way_is_reported_and_kept() {
         "{told:?}"
     );
     assert!(own_routes(&handle).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_events_is_few_rounds() {
+    let Some(netns) = namespace("a_flood_of_events_is_few_rounds") else {
+        return;
+    };
+    let handle = Handle::in_netns(&netns).unwrap();
+    let (desired, wish) = watch::channel(Some(Desired::default()));
+    let (sender, mut state) = watch::channel(HostState::default());
+    tokio::spawn(host::run(handle.clone(), wish, sender));
+    soon(state.wait_for(|state| state.rounds > 0)).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    for i in 0..30 {
+        pod_link(&handle, &format!("mgy{i}"), &format!("pod{i}")).await;
+    }
+    soon(state.wait_for(|state| state.unknown.len() == 30)).await.unwrap();
+    let (rounds, tenths) = (state.borrow().rounds, begun.elapsed().as_millis() as u64 / 100);
+    assert!(rounds <= tenths + 3, "{rounds} rounds in {tenths} tenths of a second");
+    drop(desired);
 }
