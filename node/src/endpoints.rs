@@ -182,10 +182,10 @@ impl EndpointStore {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn record(container: &str) -> EndpointRecord {
+    pub(crate) fn record(container: &str) -> EndpointRecord {
         EndpointRecord {
             key: AttachmentKey {
                 network: "margay".into(),

@@ -1,5 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics` over TCP, at addresses that may change while the agent runs.
 
+mod bounded;
+
 use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -13,6 +15,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use self::bounded::Bounded;
 use crate::health::{Health, Report};
 
 /// The probes of kubelet and people.
@@ -75,7 +78,7 @@ pub async fn serve(
             false
         };
         tokio::select! {
-            result = axum::serve(listener, router.clone()).into_future() => {
+            result = axum::serve(Bounded::new(listener), router.clone()).into_future() => {
                 tracing::warn!(%what, ?result, "server ended");
                 tokio::time::sleep(RETRY).await;
             }
@@ -158,5 +161,36 @@ mod tests {
         assert_eq!(get(first, "/readyz").await, None);
         drop(address);
         server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn silent_clients_do_not_keep_others_out() {
+        let health = Health::default();
+        health.set("dataplane", Condition::Ready(String::new()));
+        let at = free_address();
+        let (_address, receiver) = watch::channel(Some(at));
+        let server = tokio::spawn(serve("health", health_router(health.clone()), receiver, health));
+        assert!(get_soon(at, "/readyz").await.starts_with("HTTP/1.1 200"));
+        let mut silent = Vec::new();
+        for _ in 0..bounded::MOST {
+            let mut stream = TcpStream::connect(at).await.unwrap();
+            stream.write_all(b"GET /readyz HTTP/1.1\r\n").await.unwrap();
+            silent.push(stream);
+        }
+        let deadline = Duration::from_secs(30);
+        let answer = tokio::time::timeout(deadline, get(at, "/readyz"))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // It was answered only because the silent ones were sent away.
+        for mut stream in silent {
+            let mut rest = Vec::new();
+            let read = stream.read_to_end(&mut rest);
+            let _ = tokio::time::timeout(deadline, read)
+                .await
+                .expect("a silent client stays");
+        }
+        server.abort();
     }
 }

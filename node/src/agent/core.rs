@@ -24,7 +24,8 @@ use tokio::time::Instant;
 
 use super::addresses::IpamBoard;
 use super::cluster::{Altered, Cluster, ClusterChange};
-use super::facts::{self, Facts};
+use super::facts::{self, Facts, Sums};
+use super::holdings::{self, Lost};
 use super::policy_feed::PolicyFeed;
 use super::routing::Routing;
 use super::saving::{Saver, Unsaved};
@@ -48,8 +49,10 @@ const BATCH: usize = 4096;
 pub enum Command {
     /// The set of attachments has changed; answered when the engines have been told.
     RecordsChanged(oneshot::Sender<()>),
-    /// What control and metrics show.
+    /// What control shows.
     Facts(oneshot::Sender<Facts>),
+    /// What metrics show.
+    Sums(oneshot::Sender<Sums>),
 }
 
 /// What the core works with; built by [`super::run`].

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use margay_api::cidr;
 use margay_api::control::{self, IpamAllocation, IpamBlock, IpamStatus};
-use margay_api::slim::{Object, Pod, PolicyType};
+use margay_api::slim::{NetworkPolicy, Object, Pod, PolicyType};
 use margay_api::v3::IPAMBlockSpec;
 
 use super::blocks;
@@ -29,8 +29,34 @@ pub struct Facts {
     pub endpoints: Vec<control::Endpoint>,
     /// What users must fix, one line each, and since when if that is known.
     pub problems: Vec<(String, Option<SystemTime>)>,
+}
+
+/// The part of them that metrics show.
+#[derive(Debug, Clone, Default)]
+pub struct Sums {
+    /// Sums over the node's blocks.
+    pub ipam: IpamStatus,
     /// Nodes, pods, policies in the cluster.
     pub counts: (u64, u64, u64),
+}
+
+/// Counts, copying nothing.
+pub fn sums(cluster: &Cluster, node: &str) -> Sums {
+    let specs = || cluster.blocks.iter().map(|object| &object.spec);
+    let owned = || specs().filter(|spec| blocks::owner(spec) == Some(node));
+    Sums {
+        ipam: IpamStatus {
+            blocks: owned().count() as u64,
+            capacity: owned().map(|spec| spec.allocations.len() as u64).sum(),
+            used: owned().map(|spec| blocks::allocations(spec).count() as u64).sum(),
+            borrowed: blocks::borrowed_by(cluster.blocks.iter(), node).len() as u64,
+        },
+        counts: (
+            cluster.nodes.len() as u64,
+            cluster.pods.len() as u64,
+            cluster.policies.len() as u64,
+        ),
+    }
 }
 
 /// Puts them together.
@@ -60,14 +86,7 @@ pub fn facts(
         .filter(shown)
         .map(|object| block(cluster, &object.spec))
         .collect();
-    let own = format!("host:{node}");
-    let owned = || blocks.iter().filter(|block| block.affinity.as_deref() == Some(&own));
-    let ipam = IpamStatus {
-        blocks: owned().count() as u64,
-        capacity: owned().map(|block| block.capacity).sum(),
-        used: owned().map(|block| block.used).sum(),
-        borrowed: super::blocks::borrowed_by(cluster.blocks.iter(), node).len() as u64,
-    };
+    let policies: Vec<_> = cluster.policies.iter().cloned().map(NetworkPolicy::defaulted).collect();
     Facts {
         addresses: cluster
             .nodes
@@ -75,18 +94,16 @@ pub fn facts(
             .map(|me| Identity::of(me, 0).addresses().collect())
             .unwrap_or_default(),
         blocks,
-        ipam,
-        endpoints: endpoints.iter().map(|record| endpoint(cluster, record)).collect(),
+        ipam: sums(cluster, node).ipam,
+        endpoints: endpoints
+            .iter()
+            .map(|record| endpoint(cluster, &policies, record))
+            .collect(),
         problems: faults
             .into_iter()
             .map(line)
             .chain(undecodable.into_iter().map(|text| (text, None)))
             .collect(),
-        counts: (
-            cluster.nodes.len() as u64,
-            cluster.pods.len() as u64,
-            cluster.policies.len() as u64,
-        ),
     }
 }
 
@@ -128,7 +145,7 @@ fn block(cluster: &Cluster, spec: &IPAMBlockSpec) -> IpamBlock {
     }
 }
 
-fn endpoint(cluster: &Cluster, record: &EndpointRecord) -> control::Endpoint {
+fn endpoint(cluster: &Cluster, policies: &[NetworkPolicy], record: &EndpointRecord) -> control::Endpoint {
     let key = ObjectKey {
         namespace: record.namespace.clone(),
         name: record.pod.clone(),
@@ -139,7 +156,7 @@ fn endpoint(cluster: &Cluster, record: &EndpointRecord) -> control::Endpoint {
         .filter(|pod| is_incarnation(pod, &record.runtime_uid));
     let selecting = |direction: PolicyType| -> Vec<String> {
         let Some(pod) = pod else { return Vec::new() };
-        policies(cluster, pod, direction)
+        selecting_policies(policies, pod, direction)
     };
     control::Endpoint {
         namespace: record.namespace.clone(),
@@ -157,13 +174,11 @@ fn endpoint(cluster: &Cluster, record: &EndpointRecord) -> control::Endpoint {
     }
 }
 
-fn policies(cluster: &Cluster, pod: &Pod, direction: PolicyType) -> Vec<String> {
-    let of_namespace = cluster
-        .policies
+fn selecting_policies(policies: &[NetworkPolicy], pod: &Pod, direction: PolicyType) -> Vec<String> {
+    let of_namespace = policies
         .iter()
         .filter(|p| p.metadata.namespace == pod.metadata.namespace);
     of_namespace
-        .map(|policy| policy.clone().defaulted())
         .filter(|policy| policy.applies_to(direction) && policy.spec.pod_selector.matches(&pod.metadata.labels))
         .map(|policy| policy.metadata.full_name())
         .collect()
@@ -176,7 +191,7 @@ mod tests {
     use super::super::blocks::tests::block as ipam_block;
     use super::super::cluster::ClusterChange;
     use super::*;
-    use crate::endpoints::AttachmentKey;
+    use crate::endpoints::tests::record;
     use crate::kube::watch::Change;
 
     #[test]
@@ -211,21 +226,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut store, _) = EndpointStore::open(dir.path()).unwrap();
         store.remember(EndpointRecord {
-            key: AttachmentKey {
-                network: "margay".into(),
-                container: "c1".into(),
-                ifname: "eth0".into(),
-            },
-            namespace: "shop".into(),
             pod: "a".into(),
-            runtime_uid: "u".into(),
-            pod_uid: "u".into(),
-            interface: "mgy1".into(),
-            addresses: vec!["10.244.0.1".parse().unwrap()],
-            mtu: 1500,
-            handle: "margay.c1".into(),
-            netns: String::new(),
-            sequence: 1,
+            ..record("c1")
         });
         let facts = facts(&cluster, "node1", &store, Vec::new(), Vec::new());
         assert_eq!(

@@ -45,10 +45,14 @@ pub struct Observer {
 
 impl Observer {
     async fn facts(&self) -> Result<Facts, Unavailable> {
+        self.ask(Command::Facts).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Unavailable> {
         let gone = || Unavailable("the agent is stopping".to_owned());
-        let (answer, facts) = oneshot::channel();
-        self.commands.send(Command::Facts(answer)).await.map_err(|_| gone())?;
-        facts.await.map_err(|_| gone())
+        let (answer, told) = oneshot::channel();
+        self.commands.send(command(answer)).await.map_err(|_| gone())?;
+        told.await.map_err(|_| gone())
     }
 
     fn speaker(&self) -> Result<Speaker, Unavailable> {
@@ -64,7 +68,7 @@ impl Observer {
 
     /// One moment, for metrics.
     pub async fn observe(&self) -> Observation {
-        let facts = self.facts().await.unwrap_or_default();
+        let sums = self.ask(Command::Sums).await.unwrap_or_default();
         let peers = Source::bgp_peers(self).await.unwrap_or_default();
         let engine = self.engine.borrow().as_ref().map(PolicyEngine::status);
         let host = self.host.borrow().clone();
@@ -72,8 +76,8 @@ impl Observer {
         let mut seen = Observation {
             node: self.node.clone(),
             route_repairs: host.repairs,
-            cluster: facts.counts,
-            ipam: (facts.ipam.blocks, facts.ipam.used, facts.ipam.borrowed),
+            cluster: sums.counts,
+            ipam: (sums.ipam.blocks, sums.ipam.used, sums.ipam.borrowed),
             api_connected: matches!(self.health.get("datastore"), Some(Condition::Ready(_))),
             bgp_routes: peers.iter().map(|peer| peer.prefixes_accepted).sum(),
             peers,
