@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use margay_api::v3::{EndpointToHostAction, FelixConfigurationSpec, IptablesBackend, LogLevel};
-use margay_api::validate;
+use margay_api::validate::{self, Violation};
 use margay_felix::engine::{BackendChoice, EngineConfig};
 use margay_felix::render::{self, EndpointToHost};
 
@@ -52,8 +52,30 @@ pub struct Settings {
 /// The settings of `node`, and what users must fix.
 pub fn settings(cluster: &Cluster, node: &str, defaults: &Defaults) -> (Settings, Vec<Notice>) {
     let objects = &cluster.felix_configurations;
-    let (spec, faults) = overlay::effective(objects, FELIX_CONFIGURATION, node, validate::felix_configuration);
+    let (spec, faults) = overlay::effective(objects, FELIX_CONFIGURATION, node, violations);
     (from_spec(&spec, defaults), faults)
+}
+
+/// What is wrong with a FelixConfiguration, for an agent that acts on it.
+fn violations(spec: &FelixConfigurationSpec) -> Vec<Violation> {
+    let mut found = validate::felix_configuration(spec);
+    if let Some(Err(error)) = spec.mtu_iface_pattern.as_deref().map(regex_lite::Regex::new) {
+        found.push(Violation::new(
+            "spec.mtuIfacePattern",
+            format!("not a regular expression: {error}"),
+        ));
+    }
+    for (field, interval) in [
+        ("iptablesRefreshInterval", spec.iptables_refresh_interval),
+        ("ipsetsRefreshInterval", spec.ipsets_refresh_interval),
+        ("routeRefreshInterval", spec.route_refresh_interval),
+    ] {
+        if interval.is_some_and(|time| !time.0.is_zero() && time.0 < Duration::from_secs(1)) {
+            let message = "less than a second would keep the node busy; write 1s or more, or 0 for never";
+            found.push(Violation::new(format!("spec.{field}"), message));
+        }
+    }
+    found
 }
 
 impl Settings {
@@ -160,7 +182,9 @@ fn listen(
 mod tests {
     use serde_json::json;
 
+    use super::super::cluster::ClusterChange;
     use super::*;
+    use crate::kube::watch::Change;
 
     fn from(spec: serde_json::Value, defaults: &Defaults) -> Settings {
         from_spec(&serde_json::from_value(spec).unwrap(), defaults)
@@ -201,5 +225,31 @@ mod tests {
         assert_eq!(settings.health, None);
         assert!(!settings.ipv6);
         assert!(settings.engine_differs(&from(json!({}), &Defaults::default())));
+    }
+
+    #[test]
+    fn what_cannot_be_acted_on_is_ignored_and_named() {
+        let mut cluster = Cluster::default();
+        let object = json!({"metadata": {"name": "default"}, "spec": {
+            "mtuIfacePattern": "eth(", "routeRefreshInterval": "1ms", "iptablesRefreshInterval": "999ms",
+            "ipsetsRefreshInterval": "0s"}});
+        let object = serde_json::from_value(object).unwrap();
+        cluster.apply(ClusterChange::FelixConfiguration(Box::new(Change::Put(object))));
+        let (settings, faults) = settings(&cluster, "n1", &Defaults::default());
+        assert_eq!(settings.mtu_interfaces, None);
+        assert_eq!(settings.route_refresh, Duration::from_secs(90));
+        assert_eq!(settings.rules_refresh, NEVER);
+        let fields: Vec<_> = faults
+            .iter()
+            .map(|f| f.message.split(':').next().unwrap_or_default())
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "spec.mtuIfacePattern",
+                "spec.iptablesRefreshInterval",
+                "spec.routeRefreshInterval"
+            ]
+        );
     }
 }

@@ -113,8 +113,8 @@ pub fn node_settings(accept_ra: &BTreeMap<String, String>, interface_prefix: &st
     settings
 }
 
-/// The MTU for pods: the smallest of the interfaces that packets leave the node by. A pattern that is no regular
-/// expression, or matches nothing, bounds nothing.
+/// The MTU for pods: the smallest of the interfaces that packets leave the node by. Tunnels of other software are none of
+/// them, unless the pattern names them. A pattern that matches nothing bounds nothing.
 pub fn pod_mtu(links: &[Link], interface_prefix: &str, pattern: Option<&str>) -> u32 {
     let pattern = pattern.and_then(|text| regex_lite::Regex::new(text).ok());
     let carries = |link: &&Link| match &pattern {
@@ -123,7 +123,7 @@ pub fn pod_mtu(links: &[Link], interface_prefix: &str, pattern: Option<&str>) ->
             !link.loopback
                 && link.master.is_none()
                 && !link.name.starts_with(interface_prefix)
-                && !matches!(link.kind.as_deref(), Some("bridge" | "dummy" | "ipvlan"))
+                && !matches!(link.kind.as_deref(), Some("bridge" | "dummy" | "ipvlan" | "tun"))
         }
     };
     let mtus = links.iter().filter(|link| link.up).filter(carries).map(|link| link.mtu);
@@ -264,5 +264,10 @@ mod tests {
         assert_eq!(pod_mtu(&links, "mgy", None), 1450);
         assert_eq!(pod_mtu(&links, "mgy", Some("^eth0$")), 1500);
         assert_eq!(pod_mtu(&[], "mgy", None), 1500);
+        let mut tunnel = link(6, "tailscale0", true);
+        (tunnel.kind, tunnel.mtu) = (Some("tun".to_owned()), 1280);
+        links.push(tunnel);
+        assert_eq!(pod_mtu(&links, "mgy", None), 1450);
+        assert_eq!(pod_mtu(&links, "mgy", Some("^tailscale")), 1280);
     }
 }
