@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnetwork::IpNetwork;
 use margay_api::cidr as api_cidr;
 use margay_api::slim::Node;
-use margay_api::v3::BGPConfigurationSpec;
+use margay_api::v3::{BGPConfigurationSpec, LogLevel};
 use margay_api::validate;
 use margay_bgp::config::{Config, Originated, PeerConfig};
 use margay_bgp::filter::{Action, Changes, Filter, PrefixRange, Rule, Source};
@@ -41,6 +41,8 @@ pub struct Surroundings {
 pub struct BgpPlan {
     /// For the speaker.
     pub config: Config,
+    /// Least severity that the speaker logs, where BGPConfiguration says so.
+    pub log_level: Option<LogLevel>,
     /// Objects that were left out, and why.
     pub faults: Vec<Notice>,
 }
@@ -80,7 +82,11 @@ pub fn plan(cluster: &Cluster, me: &Node, surroundings: &Surroundings) -> BgpPla
         .map(|session| peer(session, &own, &surroundings.connected))
         .collect();
     config.peers = sound(&config, me, peers, &mut faults);
-    BgpPlan { config, faults }
+    BgpPlan {
+        config,
+        log_level: settings.log_severity_screen,
+        faults,
+    }
 }
 
 /// What this node originates: its blocks, and single addresses it holds in blocks of others.

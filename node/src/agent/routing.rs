@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
+use margay_api::v3::LogLevel;
 use margay_bgp::config::Config;
 use margay_bgp::fib::kernel::{KernelConfig, KernelFib};
 use margay_bgp::speaker::{Handle, Shutdown, Speaker};
@@ -38,6 +39,7 @@ pub struct Routing {
     applied: Option<Config>,
     /// What is announced, or was by the last agent while packets have gone on flowing.
     shown: Vec<IpNetwork>,
+    log_level: Option<LogLevel>,
     announced: bool,
     failed: bool,
 }
@@ -59,6 +61,7 @@ impl Routing {
             speaker,
             applied: None,
             shown: Vec::new(),
+            log_level: None,
             announced: false,
             failed: false,
         }
@@ -116,6 +119,10 @@ impl Routing {
             },
         );
         self.shown = plan.config.networks.iter().map(|network| network.prefix).collect();
+        if self.log_level != plan.log_level {
+            crate::logging::set_bgp_level(plan.log_level);
+            self.log_level = plan.log_level;
+        }
         self.announced = announce;
         self.failed = false;
         health.forget(CONFIGURATION);

@@ -387,7 +387,13 @@ fn a_node_without_blocks_refuses_nothing() {
 fn settings_of_the_node_go_before_those_of_the_cluster() {
     let mut cluster = cluster([Some(65301), None, None]);
     configure(&mut cluster, "default", json!({"asNumber": 64999, "listenPort": 1179}));
-    configure(&mut cluster, "node.n2", json!({"listenPort": 2179}));
+    configure(
+        &mut cluster,
+        "node.n2",
+        json!({"listenPort": 2179, "logSeverityScreen": "Debug"}),
+    );
+    assert_eq!(plan_of(&cluster, "n1").log_level, None);
+    assert_eq!(plan_of(&cluster, "n2").log_level, Some(LogLevel::Debug));
     let first = plan_of(&cluster, "n1").config;
     assert_eq!((first.local_as, first.listen[0].port()), (65301, 1179));
     let second = plan_of(&cluster, "n2").config;
