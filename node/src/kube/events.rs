@@ -52,10 +52,12 @@ impl Standing {
             if self.told.contains_key(&notice) {
                 continue;
             }
-            let since = before.remove(&notice).unwrap_or_else(|| {
-                events.notify(notice.clone());
-                SystemTime::now()
-            });
+            let since = match before.remove(&notice) {
+                Some(since) => since,
+                None if events.notify(notice.clone()) => SystemTime::now(),
+                // Again with the next update.
+                None => continue,
+            };
             self.told.insert(notice, since);
         }
     }
@@ -66,7 +68,7 @@ impl Standing {
     }
 }
 
-/// Queues notices; never blocks, drops when a flood fills the queue (the log has them all).
+/// Queues notices; never blocks, takes no more when a flood fills the queue.
 #[derive(Debug, Clone)]
 pub struct EventWriter {
     queue: mpsc::Sender<Notice>,
@@ -91,24 +93,30 @@ impl EventWriter {
         Self { queue }
     }
 
-    /// Logs the notice and queues it for the API. For a fault that lasts, call it once: see [`Standing`].
-    pub fn notify(&self, notice: Notice) {
+    /// Logs the notice and queues it for the API; false when the queue is full. For a fault that lasts, see [`Standing`].
+    fn notify(&self, notice: Notice) -> bool {
+        let Ok(place) = self.queue.try_reserve() else {
+            return false;
+        };
         tracing::warn!(
             reason = notice.reason,
             kind = notice.subject.resource.kind,
             object = %notice.subject.name,
             message = %notice.message,
         );
-        let _ = self.queue.try_send(notice);
+        place.send(notice);
+        true
     }
 }
 
 async fn run(api: Api, component: &'static str, host: String, mut receiver: mpsc::Receiver<Notice>) {
     let mut limit = Limiter::new(Duration::from_secs(300), 10, Duration::from_secs(60));
     while let Some(notice) = receiver.recv().await {
-        if !limit.admit(&notice, Instant::now()) {
+        if limit.repeats(&notice, Instant::now()) {
             continue;
         }
+        tokio::time::sleep(limit.pause(Instant::now())).await;
+        limit.took(&notice, Instant::now());
         let (namespace, body) = event_body(&notice, component, &host);
         match api.create::<Value>(&EVENT, Some(&namespace), &body).await {
             // Another node has said the same.
@@ -139,15 +147,23 @@ impl Limiter {
         }
     }
 
-    fn admit(&mut self, notice: &Notice, now: Instant) -> bool {
+    fn repeats(&mut self, notice: &Notice, now: Instant) -> bool {
         self.told.retain(|_, at| now.duration_since(*at) < self.repeat);
+        self.told.contains_key(notice)
+    }
+
+    /// How long until there is room for one more.
+    fn pause(&mut self, now: Instant) -> Duration {
         self.recent.retain(|at| now.duration_since(*at) < self.window);
-        if self.told.contains_key(notice) || self.recent.len() >= self.burst {
-            return false;
+        match self.recent.len().checked_sub(self.burst) {
+            None => Duration::ZERO,
+            Some(over) => self.window.saturating_sub(now.duration_since(self.recent[over])),
         }
+    }
+
+    fn took(&mut self, notice: &Notice, now: Instant) {
         self.told.insert(notice.clone(), now);
         self.recent.push(now);
-        true
     }
 }
 
@@ -211,16 +227,34 @@ mod tests {
     }
 
     #[test]
-    fn the_same_notice_is_told_once_and_floods_are_cut() {
+    fn the_same_notice_is_told_once_and_floods_are_spread() {
         let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
         let mut limit = Limiter::new(Duration::from_secs(300), 3, Duration::from_secs(60));
-        assert!(limit.admit(&notice("a"), start));
-        assert!(!limit.admit(&notice("a"), start));
-        assert!(limit.admit(&notice("b"), start));
-        assert!(limit.admit(&notice("c"), start));
-        assert!(!limit.admit(&notice("d"), start), "burst of three is used up");
-        assert!(limit.admit(&notice("d"), start + Duration::from_secs(61)));
-        assert!(limit.admit(&notice("a"), start + Duration::from_secs(301)));
+        for (seconds, name) in [(0, "a"), (1, "b"), (2, "c")] {
+            assert!(!limit.repeats(&notice(name), at(seconds)));
+            assert_eq!(limit.pause(at(seconds)), Duration::ZERO);
+            limit.took(&notice(name), at(seconds));
+        }
+        assert!(limit.repeats(&notice("a"), at(3)));
+        assert_eq!(limit.pause(at(3)), Duration::from_secs(57), "burst of three is used up");
+        assert_eq!(limit.pause(at(60)), Duration::ZERO);
+        assert!(!limit.repeats(&notice("a"), at(301)));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_told_later() {
+        let (queue, mut taken) = mpsc::channel(1);
+        let events = EventWriter { queue };
+        let mut standing = Standing::default();
+        let both = || [notice("a"), notice("b")];
+        standing.update(both(), &events);
+        assert!(standing.since(&notice("a")).is_some() && standing.since(&notice("b")).is_none());
+        assert_eq!(taken.try_recv().unwrap(), notice("a"));
+        standing.update(both(), &events);
+        assert_eq!(taken.try_recv().unwrap(), notice("b"));
+        standing.update(both(), &events);
+        assert!(taken.try_recv().is_err(), "told twice");
     }
 
     #[test]
