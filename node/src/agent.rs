@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod core;
 pub mod desired;
 pub mod facts;
+pub mod holdings;
 pub mod identity;
 pub mod observe;
 pub mod overlay;

@@ -1,16 +1,19 @@
 //! Addresses for attachments, from the allocator over the cluster's blocks.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use margay_ipam::block::Allocation;
 use margay_ipam::store::{Settings, Store};
 use margay_ipam::{Allocator, Attributes, Error, Family, Request};
+use parking_lot::Mutex;
 
 use super::cluster::Cluster;
 use super::overlay;
 use super::pools::Pools;
 use crate::cni_server::{Addresses, AssignError, Assignment};
+use crate::endpoints::{EndpointRecord, EndpointStore};
 use crate::health::Condition;
 use crate::kube::events::Notice;
 use crate::kube::ipam_store;
@@ -109,7 +112,32 @@ impl<S: Store> Ipam<S> {
         }
     }
 
-    async fn assign_now(&self, wish: &Assignment) -> Result<Vec<std::net::IpAddr>, Error> {
+    /// Has the books say that `address` is the attachment's, unless it is gone meanwhile.
+    ///
+    /// # Errors
+    /// As [`Allocator::assign_ip`].
+    pub async fn claim(
+        &self,
+        record: &EndpointRecord,
+        address: IpAddr,
+        endpoints: &Mutex<EndpointStore>,
+    ) -> Result<(), Error> {
+        // A DEL removes the record first and then waits for its turn: what is claimed here it releases.
+        let _turn = self.turn.lock().await;
+        if self.board.load().locked.is_some() || endpoints.lock().get(&record.key) != Some(record) {
+            return Ok(());
+        }
+        let attributes = Attributes {
+            pod: Some(record.pod.clone()),
+            namespace: Some(record.namespace.clone()),
+            ..Attributes::default()
+        };
+        self.allocator.assign_ip(address, &record.handle, &attributes).await?;
+        tracing::warn!(pod = %format!("{}/{}", record.namespace, record.pod), %address, "address put back into IPAM's books");
+        Ok(())
+    }
+
+    async fn assign_now(&self, wish: &Assignment) -> Result<Vec<IpAddr>, Error> {
         let board = self.board.load_full();
         let mut others = wish.attributes.clone();
         let attributes = Attributes {
@@ -146,8 +174,8 @@ impl<S: Store> Ipam<S> {
     }
 }
 
-impl<S: Store + 'static> Addresses for Ipam<S> {
-    async fn assign(&self, wish: &Assignment) -> Result<Vec<std::net::IpAddr>, AssignError> {
+impl<S: Store + 'static> Addresses for Arc<Ipam<S>> {
+    async fn assign(&self, wish: &Assignment) -> Result<Vec<IpAddr>, AssignError> {
         if let Some(reason) = &self.board.load().locked {
             return Err(AssignError::TryLater(reason.clone()));
         }
@@ -200,9 +228,12 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
+    use margay_ipam::store::memory::Memory;
+
     use super::super::cluster::ClusterChange;
     use super::super::pools;
     use super::*;
+    use crate::endpoints::tests::record;
     use crate::kube::watch::Change;
 
     fn board(pools: Value, configuration: Value, ipv6: bool) -> (IpamBoard, Vec<Notice>) {
@@ -254,6 +285,22 @@ mod tests {
         }
         let before = IpamBoard::default().blocker().unwrap();
         assert!(before.contains("not known yet"), "{before}");
+    }
+
+    #[tokio::test]
+    async fn a_living_pods_address_is_claimed_and_a_gone_ones_is_not() {
+        let (board, _) = board(json!([v4()]), json!({}), true);
+        let store = Memory::new(board.settings.as_ref().clone());
+        let ipam = Ipam::new(store, "n1", Arc::new(ArcSwap::from_pointee(board)));
+        let dir = tempfile::tempdir().unwrap();
+        let endpoints = Mutex::new(EndpointStore::open(dir.path()).unwrap().0);
+        let record = record("c1");
+        let address = record.addresses[0];
+        ipam.claim(&record, address, &endpoints).await.unwrap();
+        assert!(ipam.allocator.addresses_of("margay.c1").await.unwrap().is_empty());
+        endpoints.lock().put(record.clone()).unwrap();
+        ipam.claim(&record, address, &endpoints).await.unwrap();
+        assert_eq!(ipam.allocator.addresses_of("margay.c1").await.unwrap(), [address]);
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub struct Core {
     pub desired: watch::Sender<Option<Desired>>,
     /// What it is.
     pub host: watch::Receiver<HostState>,
+    /// Addresses of pods that IPAM does not count as theirs.
+    pub lost: watch::Sender<Vec<Lost>>,
     /// Whether the kernel speaks IPv6.
     pub ipv6: bool,
     /// Networks on this node's interfaces.
@@ -233,6 +235,10 @@ impl Core {
         if altered.felix || !altered.blocks.is_empty() || self.desired.borrow().is_none() {
             self.publish_desired(picture);
         }
+        if altered.pools || !altered.blocks.is_empty() {
+            let faults = self.compare_holdings(&picture.cluster);
+            picture.faults.insert("addresses".to_owned(), faults);
+        }
         if altered.routing || altered.pools || !altered.blocks.is_empty() {
             let ready = self.dataplane_ready();
             let connected = self.connected.borrow().clone();
@@ -252,6 +258,10 @@ impl Core {
         }
         if picture.complete {
             self.publish_desired(picture);
+        }
+        if !self.lost.borrow().is_empty() {
+            let faults = self.compare_holdings(&picture.cluster);
+            picture.faults.insert("addresses".to_owned(), faults);
         }
     }
 
@@ -334,6 +344,14 @@ impl Core {
             *current = Some(desired);
             changed
         });
+    }
+
+    fn compare_holdings(&self, cluster: &Cluster) -> Vec<Notice> {
+        let lost = holdings::lost(cluster.blocks.iter(), self.endpoints.lock().iter());
+        let faults = holdings::faults(&lost);
+        self.lost
+            .send_if_modified(|current| std::mem::replace(current, lost.clone()) != lost);
+        faults
     }
 
     fn publish_ipam(&self, cluster: &Cluster, sorted: &pools::Pools<'_>) -> Vec<Notice> {

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::addresses::{Ipam, IpamBoard};
 use super::core::{self, Core};
+use super::holdings;
 use super::observe::{self, Observer};
 use super::parts::{CorePolicy, HostLinks};
 use super::routing::Routing;
@@ -108,7 +109,14 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
             move || board.load().settings.as_ref().clone()
         })),
     );
-    let ipam = Ipam::new(store, &options.node, board.clone());
+    let ipam = Arc::new(Ipam::new(store, &options.node, board.clone()));
+    let (lost, lost_watch) = watch::channel(Vec::new());
+    tokio::spawn(holdings::keep(
+        ipam.clone(),
+        endpoints.clone(),
+        lost_watch,
+        health.clone(),
+    ));
     let policy = CorePolicy {
         commands: commands.clone(),
         engine: engine_watch.clone(),
@@ -189,6 +197,7 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         desired,
         host: host_watch,
         ipv6,
+        lost,
         connected: connected_watch,
         routing,
         watches,
