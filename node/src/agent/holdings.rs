@@ -97,7 +97,7 @@ fn fault(lost: &Lost) -> Option<Notice> {
     })
 }
 
-/// Claims addresses that nobody has by IPAM's books, once they have been lost for [`GRACE`], and shows what is wrong; until
+/// Claims addresses that nobody has by IPAM's books, once they have been lost for a while, and shows what is wrong; until
 /// the sender of `lost` is gone.
 pub async fn keep<S: Store + 'static>(
     ipam: Arc<Ipam<S>>,
