@@ -1,0 +1,178 @@
+//! Who reaches whom: every source asks every target, and how often it is asked again.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{Story, indent};
+use crate::story::{
+    fabric,
+    matrix::{self, Expectation, Observation, OddCell, Seen},
+    probe::Outcome,
+};
+
+const POLICY_IN_FORCE: Duration = Duration::from_secs(15);
+
+/// Pods by `namespace/name` with their addresses, and the plain hosts, as sources and targets of probes.
+pub(super) struct Cast {
+    pub(super) addresses: BTreeMap<String, Vec<IpAddr>>,
+    pub(super) pods: BTreeMap<String, String>,
+}
+
+impl Story {
+    /// Probes until all is as expected; policy takes effect on each node on its own.
+    pub(super) fn expect(&self, name: &str) -> Result<()> {
+        let expected = Expectation::read(&self.expectation(name))?;
+        let cast = self.cast()?;
+        let deadline = Instant::now() + POLICY_IN_FORCE;
+        loop {
+            let seen = self.observe(&cast, &expected)?;
+            let odd = matrix::odd_cells(&expected, &seen);
+            if odd.is_empty() || Instant::now() >= deadline || self.tamper.is_some() {
+                println!("{}", indent(&matrix::table(&expected, &seen)));
+                return refuse_odd(&odd);
+            }
+        }
+    }
+
+    pub(super) fn cast(&self) -> Result<Cast> {
+        let pods: Value = serde_json::from_str(&self.shell.kubectl(&["get", "pods", "-A", "-o", "json"])?)?;
+        let mut cast = Cast {
+            addresses: BTreeMap::new(),
+            pods: BTreeMap::new(),
+        };
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+            let ips = pod["status"]["podIPs"].as_array().into_iter().flatten();
+            let ips = ips.filter_map(|ip| ip["ip"].as_str()?.parse().ok()).collect();
+            cast.addresses.insert(name.to_owned(), ips);
+            cast.pods.insert(name.to_owned(), format!("{namespace}/{name}"));
+        }
+        let some_pod = cast
+            .addresses
+            .get("frontend")
+            .context("the pod shop/frontend is gone")?
+            .clone();
+        let client = some_pod
+            .iter()
+            .map(|pod| fabric::source_towards(&self.shell, "client", *pod))
+            .collect::<Result<_>>();
+        cast.addresses
+            .insert("client".to_owned(), client.context("the client's addresses")?);
+        let nodes: Value = serde_json::from_str(&self.shell.kubectl(&["get", "node", "node1", "-o", "json"])?)?;
+        let internal = nodes["status"]["addresses"].as_array().into_iter().flatten();
+        let internal = internal.filter(|address| address["type"] == "InternalIP");
+        let internal = internal
+            .filter_map(|address| address["address"].as_str()?.parse().ok())
+            .collect();
+        cast.addresses.insert("node1".to_owned(), internal);
+        Ok(cast)
+    }
+
+    /// Every source asks every target at the same time, over each address family the target has.
+    pub(super) fn observe(&self, cast: &Cast, expected: &Expectation) -> Result<Observation> {
+        let targets: Vec<(String, Vec<SocketAddr>)> = expected
+            .targets
+            .iter()
+            .map(|target| {
+                let (name, port) = target
+                    .rsplit_once(':')
+                    .with_context(|| format!("{target} is no name:port"))?;
+                let port: u16 = port.parse().with_context(|| format!("{target} has no port number"))?;
+                let ips = cast
+                    .addresses
+                    .get(name)
+                    .with_context(|| format!("nobody is called {name}"))?;
+                ensure!(!ips.is_empty(), "{name} has no address");
+                Ok((
+                    target.clone(),
+                    ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
+                ))
+            })
+            .collect::<Result<_>>()?;
+        let all: Vec<SocketAddr> = targets.iter().flat_map(|(_, sockets)| sockets).copied().collect();
+        let answers: Vec<(String, Result<Vec<Outcome>>)> = thread::scope(|scope| {
+            let asked: Vec<_> = expected
+                .rows
+                .iter()
+                .map(|(source, _)| {
+                    let whence = cast.pods.get(source).unwrap_or(source);
+                    (source.clone(), scope.spawn(|| self.probe_from(whence, None, &all)))
+                })
+                .collect();
+            let joined = asked.into_iter().map(|(source, asked)| {
+                (
+                    source,
+                    asked
+                        .join()
+                        .unwrap_or_else(|_| Err(anyhow::anyhow!("the probing thread failed"))),
+                )
+            });
+            joined.collect()
+        });
+        let mut observation = Observation::new();
+        for (source, outcomes) in answers {
+            let outcomes = outcomes.with_context(|| format!("probing from {source}"))?;
+            let own = if cast.pods.contains_key(&source) {
+                cast.addresses[&source].clone()
+            } else {
+                fabric::addresses(&self.shell, &source)?
+            };
+            for (target, sockets) in &targets {
+                let results = sockets.iter().map(|socket| {
+                    let family = if socket.is_ipv4() { "IPv4" } else { "IPv6" };
+                    let outcome = outcomes.iter().find(|outcome| outcome.target == *socket);
+                    (family, judged(outcome, &own))
+                });
+                observation.insert((source.clone(), target.clone()), results.collect());
+            }
+        }
+        Ok(observation)
+    }
+
+    /// Runs the prober where `source` is: in a pod's container (`namespace/name`) or on a node.
+    pub(super) fn probe_from(
+        &self,
+        source: &str,
+        container: Option<&str>,
+        targets: &[SocketAddr],
+    ) -> Result<Vec<Outcome>> {
+        let program = self.shell.program("margay-agnhost");
+        let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+        let mut command = vec![program.as_str(), "probe", "--timeout=1s"];
+        command.extend(targets.iter().map(String::as_str));
+        let output = if source.contains('/') {
+            self.shell.in_pod(source, container, &command)?
+        } else {
+            self.shell.in_node(source, &command)?
+        };
+        output
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("the prober said {line:?}")))
+            .collect()
+    }
+}
+
+fn judged(outcome: Option<&Outcome>, own: &[IpAddr]) -> Seen {
+    match outcome {
+        Some(Outcome { seen: Some(seen), .. }) if own.contains(seen) => Seen::Allowed,
+        Some(Outcome { seen: Some(seen), .. }) => Seen::Translated(*seen),
+        Some(Outcome { error, .. }) => Seen::Denied(error.clone().unwrap_or_default()),
+        None => Seen::Denied("the prober gave no answer".to_owned()),
+    }
+}
+
+pub(super) fn refuse_odd(odd: &[OddCell]) -> Result<()> {
+    if odd.is_empty() {
+        return Ok(());
+    }
+    let cells = odd.iter().map(|cell| format!("\n  {cell}")).collect::<String>();
+    bail!("{} cell(s) are not as expected:{cells}", odd.len())
+}
