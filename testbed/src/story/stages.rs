@@ -18,7 +18,7 @@ use super::{
     shell::{Shell, wait_for},
 };
 use crate::lab::quote;
-use asking::refuse_odd;
+use asking::{Until, refuse_odd};
 
 const CONVERGENCE: Duration = Duration::from_secs(30);
 const NODE_SERVER_PORT: u16 = 8090;
@@ -93,21 +93,22 @@ impl Story {
         self.stage("routes", "every router learnt every node's block", Self::routes)?;
         self.stage("open", "before any policy", |story| {
             println!("   (each cell is one HTTP exchange a family; allow: the server saw the source's own address; ·: no answer in 1 s)");
-            story.expect("1-open.txt")
+            story.expect("1-open.txt", Until::Deadline)
         })?;
         self.stage("ecmp", "both ways between the racks carry packets", Self::both_ways)?;
         self.stage("default-deny", "kubectl apply -f 03-default-deny.yaml", |story| {
             story.apply("payments/03-default-deny.yaml")?;
-            story.expect("2-default-deny.txt")
+            story.expect("2-default-deny.txt", Until::Deadline)
         })?;
         self.stage("allow", "kubectl apply -f 04-allow.yaml", |story| {
             story.apply("payments/04-allow.yaml")?;
+            story.expect("3-allowed.txt", Until::Deadline)?;
             if let Some((node, command)) = story.tamper.clone() {
-                // First as it should be, so that what fails after is the tampering and nothing else.
-                story.expect("3-allowed.txt")?;
+                // What fails from here on is the tampering and nothing else.
                 story.shell.in_node(&node, &["sh", "-c", &command])?;
+                story.expect("3-allowed.txt", Until::Settled)?;
             }
-            story.expect("3-allowed.txt")
+            Ok(())
         })?;
         self.next_steps();
         Ok(())

@@ -17,7 +17,16 @@ use crate::story::{
     probe::Outcome,
 };
 
-const POLICY_IN_FORCE: Duration = Duration::from_secs(15);
+const POLICY_IN_FORCE: Duration = Duration::from_secs(60);
+
+/// When asking again ends although cells are odd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// At the deadline: policy takes effect on each node on its own.
+    Deadline,
+    /// When two rounds in a row find the same cells odd: a fault that stays is not waited for.
+    Settled,
+}
 
 /// Pods by `namespace/name` with their addresses, and the plain hosts, as sources and targets of probes.
 pub(super) struct Cast {
@@ -26,19 +35,19 @@ pub(super) struct Cast {
 }
 
 impl Story {
-    /// Probes until all is as expected; policy takes effect on each node on its own.
-    pub(super) fn expect(&self, name: &str) -> Result<()> {
+    /// Probes until all is as expected or `until` says enough. Prints the last round.
+    pub(super) fn expect(&self, name: &str, until: Until) -> Result<()> {
         let expected = Expectation::read(&self.expectation(name))?;
         let cast = self.cast()?;
         let deadline = Instant::now() + POLICY_IN_FORCE;
-        loop {
+        let expired = || Instant::now() >= deadline;
+        let (seen, odd) = ask_again(until, expired, || {
             let seen = self.observe(&cast, &expected)?;
             let odd = matrix::odd_cells(&expected, &seen);
-            if odd.is_empty() || Instant::now() >= deadline || self.tamper.is_some() {
-                println!("{}", indent(&matrix::table(&expected, &seen)));
-                return refuse_odd(&odd);
-            }
-        }
+            Ok((seen, odd))
+        })?;
+        println!("{}", indent(&matrix::table(&expected, &seen)));
+        refuse_odd(&odd)
     }
 
     pub(super) fn cast(&self) -> Result<Cast> {
@@ -160,6 +169,22 @@ impl Story {
     }
 }
 
+/// Asks until no cell is odd, until `expired`, or until the odd cells have settled if that is enough.
+fn ask_again<T>(
+    until: Until,
+    expired: impl Fn() -> bool,
+    mut ask: impl FnMut() -> Result<(T, Vec<OddCell>)>,
+) -> Result<(T, Vec<OddCell>)> {
+    let mut before = Vec::new();
+    loop {
+        let (seen, odd) = ask()?;
+        if odd.is_empty() || expired() || (until == Until::Settled && odd == before) {
+            return Ok((seen, odd));
+        }
+        before = odd;
+    }
+}
+
 fn judged(outcome: Option<&Outcome>, own: &[IpAddr]) -> Seen {
     match outcome {
         Some(Outcome { seen: Some(seen), .. }) if own.contains(seen) => Seen::Allowed,
@@ -175,4 +200,67 @@ pub(super) fn refuse_odd(odd: &[OddCell]) -> Result<()> {
     }
     let cells = odd.iter().map(|cell| format!("\n  {cell}")).collect::<String>();
     bail!("{} cell(s) are not as expected:{cells}", odd.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The round that was the last, and what it found, when the rounds find `rounds` and then nothing more.
+    fn asked(until: Until, rounds: &[&[&str]]) -> (usize, Vec<String>) {
+        let cell = |name: &&str| OddCell {
+            source: (*name).to_owned(),
+            target: String::new(),
+            what: String::new(),
+        };
+        let mut round = 0;
+        let found = ask_again(
+            until,
+            || false,
+            || {
+                round += 1;
+                let odd = rounds.get(round - 1).into_iter().copied().flatten().map(cell).collect();
+                Ok((round, odd))
+            },
+        );
+        let (last, odd) = found.unwrap();
+        (last, odd.into_iter().map(|cell| cell.source).collect())
+    }
+
+    #[test]
+    fn rounds_go_on_until_nothing_is_odd() {
+        assert_eq!(asked(Until::Deadline, &[&["a"], &["a"], &["a"]]), (4, vec![]));
+    }
+
+    #[test]
+    fn odd_cells_that_stay_end_the_rounds_of_who_waits_for_them() {
+        let settled = asked(Until::Settled, &[&["a", "b"], &["a"], &["a"], &["a"]]);
+        assert_eq!(
+            settled,
+            (3, vec!["a".to_owned()]),
+            "a slow first round is not the answer"
+        );
+        assert_eq!(asked(Until::Settled, &[&["a"]]), (2, vec![]));
+    }
+
+    #[test]
+    fn the_deadline_ends_the_rounds() {
+        let (rounds, odd) = ask_again(
+            Until::Deadline,
+            || true,
+            || {
+                let source = String::from("a");
+                Ok((
+                    1,
+                    vec![OddCell {
+                        source,
+                        target: String::new(),
+                        what: String::new(),
+                    }],
+                ))
+            },
+        )
+        .unwrap();
+        assert_eq!((rounds, odd.len()), (1, 1));
+    }
 }
