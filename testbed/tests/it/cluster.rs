@@ -190,12 +190,16 @@ fn margayctl_shows_the_lab() {
         return;
     }
     let lab = ClusterLab::up("ctl");
-    let status = lab.ctl(&["status"]);
-    for word in ["node1", "node2", "node3", "Established"] {
-        assert!(status.contains(word), "margayctl status lacks {word}:\n{status}");
-    }
-    let peers: Value = serde_json::from_str(&lab.ctl(&["bgp", "peers", "-o", "json"])).unwrap();
-    assert!(peers.to_string().contains("10.1.3.1"), "{peers}");
+    wait_for("margayctl shows every node and a session", READY, || {
+        let status = lab.ctl(&["status"])?;
+        for word in ["node1", "node2", "node3", "Established"] {
+            anyhow::ensure!(status.contains(word), "margayctl status lacks {word}:\n{status}");
+        }
+        let peers: Value = serde_json::from_str(&lab.ctl(&["bgp", "peers", "-o", "json"])?)?;
+        anyhow::ensure!(peers.to_string().contains("10.1.3.1"), "{peers}");
+        Ok(())
+    })
+    .unwrap();
     // A session that is down says why.
     lab.shell
         .in_node(
@@ -212,7 +216,7 @@ fn margayctl_shows_the_lab() {
         )
         .unwrap();
     wait_for("the reason of the session that is down is shown", READY, || {
-        let words = lab.ctl(&["status"]);
+        let words = lab.ctl(&["status"])?;
         anyhow::ensure!(words.to_lowercase().contains("shutdown"), "{words}");
         Ok(())
     })

@@ -84,10 +84,10 @@ impl ClusterLab {
     }
 
     /// Runs `margayctl` as a user of this lab and returns what it prints.
-    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = self.shell.command(&self.shell.bin.join("margayctl"));
         command.args(arguments);
-        stdout_of(command).unwrap()
+        stdout_of(command)
     }
 
     /// `kill` (with -9) or `start` the agent of a node.
