@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use margay_testbed::lab::process::ProcessId;
 use tempfile::TempDir;
 
 /// Whether this test can run; in CI it must.
@@ -127,16 +128,35 @@ impl TestLab {
             .collect()
     }
 
-    /// Namespaces of the lab's first processes.
-    pub(super) fn namespaces(&self) -> BTreeSet<String> {
+    /// Waits until none is left: what a killed deploy had just started ends by itself.
+    #[track_caller]
+    pub(super) fn wait_empty(&self) {
+        wait(
+            "no process of the lab is left",
+            Duration::from_secs(30),
+            || match self.processes() {
+                left if left.is_empty() => Ok(()),
+                left => Err(format!("{left:?}")),
+            },
+        );
+    }
+
+    /// Every process in a namespace of the lab's nodes, and how many such namespaces there are.
+    pub(super) fn members(&self) -> (Vec<ProcessId>, usize) {
         let labs = self.labs.to_str().unwrap();
         let own: BTreeSet<String> = namespaces_of("self").collect();
-        let lab: BTreeSet<String> = processes()
+        let namespaces: BTreeSet<String> = processes()
             .into_iter()
             .filter(|(_, line)| line.contains("node-init") && line.contains(labs))
             .flat_map(|(pid, _)| namespaces_of(&pid).collect::<Vec<_>>())
+            .filter(|namespace| !own.contains(namespace))
             .collect();
-        lab.difference(&own).cloned().collect()
+        let members = processes()
+            .into_iter()
+            .filter(|(pid, _)| namespaces_of(pid).any(|namespace| namespaces.contains(&namespace)))
+            .filter_map(|(pid, _)| ProcessId::of(pid.parse().ok()?))
+            .collect();
+        (members, namespaces.len())
     }
 }
 
@@ -155,14 +175,6 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Every namespace that any process is in.
-pub(super) fn all_namespaces() -> BTreeSet<String> {
-    processes()
-        .into_iter()
-        .flat_map(|(pid, _)| namespaces_of(&pid).collect::<Vec<_>>())
-        .collect()
 }
 
 fn namespaces_of(pid: &str) -> impl Iterator<Item = String> + use<> {
@@ -196,7 +208,7 @@ pub(super) fn snapshot() -> Vec<(String, String)> {
     let commands = [
         "ip -o link | sed 's/ qlen.*//'",
         "ip -o address | sed 's/valid_lft.*//'",
-        "ip route show table all",
+        "ip route show table all | sed 's/expires [0-9]*sec//'",
         "ip -6 route show table all | sed 's/expires [0-9]*sec//'",
         "ip rule",
         "iptables-save 2>/dev/null | grep -v '^#' | sed 's/\\[.*\\]//'",
