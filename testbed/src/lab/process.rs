@@ -82,7 +82,7 @@ pub(crate) fn kill_and_wait(processes: &[ProcessId]) -> Result<(), String> {
     for process in processes {
         process.signal(Signal::SIGKILL);
     }
-    let gone = wait_until(Duration::from_secs(10), || processes.iter().all(|p| !p.alive()));
+    let gone = wait_until(Duration::from_secs(60), || processes.iter().all(|p| !p.alive()));
     let stay: Vec<String> = processes
         .iter()
         .filter(|p| p.alive())
