@@ -14,7 +14,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 /// How long after the last packet an answer still counts.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_secs(5);
+/// How long a single packet's socket waits for the answer while others are sent.
+const KEPT: Duration = Duration::from_secs(2);
 
 /// Whether packets share one flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -33,7 +35,7 @@ pub struct Tally {
     pub target: SocketAddr,
     /// Kind of flow.
     pub flow: Flow,
-    /// Packets sent, numbered from 0.
+    /// Packets that the kernel took, of those numbered from 0.
     pub sent: u32,
     /// Packets whose answer came back.
     pub answered: u32,
@@ -44,13 +46,14 @@ pub struct Tally {
 /// Sends `rate` packets a second for `duration` and counts the answers.
 ///
 /// # Errors
-/// If a socket cannot be made. A packet the kernel refuses to send counts as sent and not answered.
+/// If a socket cannot be made. A packet the kernel refuses to send is missing, but does not count as sent.
 pub fn run(target: SocketAddr, flow: Flow, rate: u32, duration: Duration) -> io::Result<Tally> {
     let total = u32::try_from(duration.as_millis() * u128::from(rate) / 1000).unwrap_or(u32::MAX);
     let interval = Duration::from_secs(1) / rate.max(1);
     let mut answered = BTreeSet::new();
-    let mut sockets: BTreeMap<u32, UdpSocket> = BTreeMap::new();
+    let mut sockets: BTreeMap<u32, (Instant, UdpSocket)> = BTreeMap::new();
     let shared = open(target)?;
+    let mut sent = 0;
     let began = Instant::now();
     for number in 0..total {
         let due = began + interval * number;
@@ -59,26 +62,24 @@ pub fn run(target: SocketAddr, flow: Flow, rate: u32, duration: Duration) -> io:
         }
         let text = format!("echo {number}");
         match flow {
-            Flow::Established => {
-                let _ = shared.send(text.as_bytes());
-            }
+            Flow::Established => sent += u32::from(send(&shared, &text)),
             Flow::New => {
                 let socket = open(target)?;
-                let _ = socket.send(text.as_bytes());
-                sockets.insert(number, socket);
+                sent += u32::from(send(&socket, &text));
+                sockets.insert(number, (Instant::now(), socket));
             }
         }
         collect(&shared, &mut answered);
         // Sockets stay open for their answer, but not for ever: a port is only so many packets away from reuse.
-        sockets.retain(|sent, socket| {
+        sockets.retain(|number, (opened, socket)| {
             collect(socket, &mut answered);
-            !answered.contains(sent) && number - sent < rate.saturating_mul(2)
+            !answered.contains(number) && opened.elapsed() < KEPT
         });
     }
     let deadline = Instant::now() + GRACE;
-    while Instant::now() < deadline && answered.len() < total as usize {
+    while Instant::now() < deadline && answered.len() < sent as usize {
         collect(&shared, &mut answered);
-        for socket in sockets.values() {
+        for (_, socket) in sockets.values() {
             collect(socket, &mut answered);
         }
         thread::park_timeout(Duration::from_millis(5));
@@ -87,7 +88,7 @@ pub fn run(target: SocketAddr, flow: Flow, rate: u32, duration: Duration) -> io:
     Ok(Tally {
         target,
         flow,
-        sent: total,
+        sent,
         answered: count,
         missing: missing(total, &answered),
     })
@@ -103,6 +104,15 @@ fn open(target: SocketAddr) -> io::Result<UdpSocket> {
     socket.connect(target)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// Whether the kernel took it. An ICMP error about an earlier packet is told once, in place of sending.
+fn send(socket: &UdpSocket, text: &str) -> bool {
+    let once = || socket.send(text.as_bytes());
+    match once() {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => once().is_ok(),
+        sent => sent.is_ok(),
+    }
 }
 
 fn collect(socket: &UdpSocket, answered: &mut BTreeSet<u32>) {
@@ -169,5 +179,15 @@ mod tests {
             (tally.sent, tally.answered, tally.missing),
             (20, 17, vec![(3, 4), (9, 9)])
         );
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_not_sent() {
+        let unconnected = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(!send(&unconnected, "echo 0"));
+        // A refusal by the far end is told to the packet after, which goes out all the same.
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let tally = run(closed, Flow::Established, 500, Duration::from_millis(100)).unwrap();
+        assert_eq!((tally.sent, tally.answered), (50, 0));
     }
 }

@@ -10,6 +10,8 @@ use socket2::{Domain, Socket, Type};
 /// A request's head may have this many bytes.
 const MAX_HEAD: usize = 64 * 1024;
 const IDLE: Duration = Duration::from_secs(30);
+/// Datagrams wait in this many bytes while the machine is busy: a lost answer should mean a lost packet.
+const UDP_BUFFER: usize = 4 << 20;
 
 /// Sockets that answer. Both take IPv4 and IPv6.
 #[derive(Debug, Default)]
@@ -79,6 +81,9 @@ fn bind(port: u16, kind: Type) -> io::Result<Socket> {
         .map_err(at)?;
     if kind == Type::STREAM {
         socket.set_reuse_address(true).map_err(at)?;
+    } else {
+        // The kernel cuts it down to what it allows.
+        socket.set_recv_buffer_size(UDP_BUFFER).map_err(at)?;
     }
     socket.bind(&address.into()).map_err(at)?;
     Ok(socket)
@@ -260,6 +265,14 @@ mod tests {
         let mut buffer = [0; 16];
         let len = socket.recv(&mut buffer).unwrap();
         assert_eq!(&buffer[..len], b"17");
+    }
+
+    #[test]
+    fn datagrams_wait_while_the_machine_is_busy() {
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap();
+        let allowed: usize = allowed.trim().parse().unwrap();
+        let size = bind(0, Type::DGRAM).unwrap().recv_buffer_size().unwrap();
+        assert!(size >= UDP_BUFFER.min(allowed), "{size} bytes");
     }
 
     #[test]
