@@ -196,7 +196,6 @@ async fn invoke(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn dirs(plugin: &str) -> (tempfile::TempDir, Dirs) {
         let dir = tempfile::tempdir().unwrap();
@@ -207,10 +206,17 @@ mod tests {
         for d in [&dirs.conf, &dirs.bin] {
             std::fs::create_dir(d).unwrap();
         }
-        let path = dirs.bin.join("fake");
-        std::fs::write(&path, plugin).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_plugin(&dirs, plugin);
         (dir, dirs)
+    }
+
+    /// A process of its own writes the file: what another test's thread forks meanwhile would hold it open for writing,
+    /// and such a file cannot be run.
+    fn write_plugin(dirs: &Dirs, text: &str) {
+        let write = r#"printf %s "$1" >"$2" && chmod 755 "$2""#;
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", write, "sh", text]).arg(dirs.bin.join("fake"));
+        assert!(command.status().unwrap().success());
     }
 
     fn attachment() -> Attachment {
@@ -253,11 +259,10 @@ mod tests {
         let want =
             "ADD IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u1";
         assert_eq!(env.lines().next().unwrap(), want);
-        std::fs::write(
-            dirs.bin.join("fake"),
+        write_plugin(
+            &dirs,
             "#!/bin/sh\necho '{\"code\":11,\"msg\":\"later\",\"details\":\"agent\"}'; exit 1\n",
-        )
-        .unwrap();
+        );
         let error = add(&dirs, &config, &attachment()).await.unwrap_err();
         assert_eq!(error.to_string(), "CNI plugin fake failed with code 11: later: agent");
     }
