@@ -37,10 +37,7 @@ impl HostState {
             .args(["route", "show", "table", "all"])
             .output()
             .context("cannot run ip")?;
-        state.insert(
-            "routes".to_owned(),
-            lines(&routes.stdout, |line| Some(line.trim().to_owned())),
-        );
+        state.insert("routes".to_owned(), lines(&routes.stdout, route_identity));
         let mounts = fs::read("/proc/self/mountinfo").context("cannot read the mount table")?;
         state.insert("mounts".to_owned(), lines(&mounts, mount_identity));
         let (processes, namespaces) = processes(programs, labs_dir);
@@ -149,6 +146,19 @@ fn link_identity(line: &str) -> Option<String> {
         .position(|word| word.starts_with("inet") || word.starts_with("link/"));
     let address = address.map(|at| words[at..].iter().take(2).copied().collect::<Vec<_>>().join(" "));
     Some(format!("{name} {}", address.unwrap_or_default()).trim().to_owned())
+}
+
+/// A route without the seconds that one learnt from router advertisements has left.
+fn route_identity(line: &str) -> Option<String> {
+    let mut words = Vec::new();
+    let mut rest = line.split_whitespace();
+    while let Some(word) = rest.next() {
+        match word {
+            "expires" => drop(rest.next()),
+            word => words.push(word),
+        }
+    }
+    Some(words.join(" "))
 }
 
 fn mount_identity(line: &str) -> Option<String> {
@@ -263,6 +273,23 @@ mod tests {
         assert_eq!(
             rule_identity("t", "-A INPUT -j DROP").as_deref(),
             Some("t: -A INPUT -j DROP")
+        );
+    }
+
+    #[test]
+    fn the_time_a_route_has_left_is_no_difference() {
+        let learnt = |left: &str| format!("default via fe80::1 dev eth0 proto ra metric 1024 {left} pref medium");
+        assert_eq!(
+            route_identity(&learnt("expires 1790sec")),
+            route_identity(&learnt("expires 17sec"))
+        );
+        assert_eq!(
+            route_identity("fd00::/64 dev eth0 expires 9sec").as_deref(),
+            Some("fd00::/64 dev eth0")
+        );
+        assert_ne!(
+            route_identity(&learnt("")),
+            route_identity("default via fe80::2 dev eth0")
         );
     }
 
