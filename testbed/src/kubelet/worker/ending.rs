@@ -32,11 +32,13 @@ impl Worker {
             tokio::time::sleep(self.network.delay).await;
             self.network.failed();
         }
-        if pod.is_some() {
-            self.delete_object().await;
-        }
+        // Who sees the object gone finds nothing of the pod left. A runner that dies before the object goes is followed by
+        // one that finds an object being deleted and no record, and has only this left to do.
         if let Err(error) = self.checkpoint.remove(&self.context.pods_dir) {
             warn!(pod = self.name(), %error, "the pod's record cannot be removed");
+        }
+        if pod.is_some() {
+            self.delete_object().await;
         }
         info!(pod = self.name(), "ended");
     }

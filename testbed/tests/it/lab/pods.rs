@@ -1,7 +1,6 @@
 //! The pod runner against the lab's API server, with a plugin of the test's own in place of Margay's.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -86,7 +85,8 @@ impl PodLab {
             ("margay-lab", env!("CARGO_BIN_EXE_margay-lab")),
             ("margay-agnhost", env!("CARGO_BIN_EXE_margay-agnhost")),
         ] {
-            fs::copy(target, bin.join(name)).unwrap();
+            let copied = Command::new("cp").arg(target).arg(bin.join(name)).status().unwrap();
+            assert!(copied.success());
         }
         script(&bin.join("margay-cni"), PLUGIN);
         script(&bin.join("margay-controller"), "#!/bin/sh\nexec sleep 3600\n");
@@ -186,9 +186,12 @@ impl PodLab {
     }
 }
 
+/// A process of its own writes the file: what another test's thread forks meanwhile would hold it open for writing, and
+/// such a file cannot be run.
 fn script(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let write = r#"printf %s "$1" >"$2" && chmod 755 "$2""#;
+    let written = Command::new("sh").args(["-c", write, "sh", text]).arg(path).status();
+    assert!(written.unwrap().success());
 }
 
 fn agnhost(name: &str, more: &str) -> String {
@@ -290,6 +293,13 @@ fn a_pod_lives_as_its_object_says() {
     pods.kubectl(&["delete", "pod", "once", "--grace-period=0", "--force"])
         .unwrap();
     pods.cluster_up();
+    wait("the next runner adopts both containers", LIMIT, || {
+        let log = fs::read_to_string(pods.lab.labs.join("pods/log/n1.kubelet.log")).unwrap();
+        let adopted = log
+            .lines()
+            .filter(|line| line.contains("adopted") && line.contains("default/web"));
+        if adopted.count() == 2 { Ok(()) } else { Err(log) }
+    });
     pods.wait_ready("web");
     assert_eq!(
         pods.pod("web")["status"]["containerStatuses"],
