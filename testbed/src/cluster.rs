@@ -109,10 +109,11 @@ pub fn up(lab: &Lab, options: &UpOptions) -> Result<Cluster> {
         None => control_plane::up(lab)?,
     };
     cluster.write(&lab.dir)?;
-    kubectl(&cluster.kubeconfig, &["apply", "-f", &crds.to_string_lossy()])?;
+    let crds = crds.to_string_lossy();
+    kubectl(&cluster.kubeconfig, &["apply", "-f", &crds])?;
     kubectl(
         &cluster.kubeconfig,
-        &["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"],
+        &["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds],
     )?;
     in_parallel(&nodes, |node| {
         programs::install_network(lab, node, &found)?;
@@ -121,10 +122,8 @@ pub fn up(lab: &Lab, options: &UpOptions) -> Result<Cluster> {
     })?;
     programs::start_controller(lab, &cluster, &found)?;
     in_parallel(&nodes, |node| await_agent(lab, node))?;
-    kubectl(
-        &cluster.kubeconfig,
-        &["wait", "--for=condition=Ready", "--timeout=30s", "nodes", "--all"],
-    )?;
+    let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    await_nodes(&names, |args| kubectl(&cluster.kubeconfig, args))?;
     Ok(cluster)
 }
 
@@ -211,6 +210,17 @@ pub fn await_agent(lab: &Lab, node: &NodeState) -> Result<()> {
         READY_LIMIT.as_secs(),
         log.display()
     )
+}
+
+/// Waits until the Nodes called `names` are ready. `kubectl wait` takes a Node that is not there yet for an error.
+fn await_nodes(names: &[&str], kubectl: impl Fn(&[&str]) -> Result<()>) -> Result<()> {
+    let mut registered = Ok(());
+    wait_until(READY_LIMIT, || {
+        registered = kubectl(&[&["get", "node"], names].concat());
+        registered.is_ok()
+    });
+    registered.context("the pod runners have not registered their nodes")?;
+    kubectl(&[&["wait", "--for=condition=Ready", "--timeout=60s", "node"], names].concat())
 }
 
 /// The pod called `namespace/name` anywhere in the lab: its node and the file of its record.
