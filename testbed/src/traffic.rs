@@ -187,7 +187,9 @@ mod tests {
         assert!(!send(&unconnected, "echo 0"));
         // A refusal by the far end is told to the packet after, which goes out all the same.
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let tally = run(closed, Flow::Established, 500, Duration::from_millis(100)).unwrap();
+        let socket = open(closed).unwrap();
+        assert!((0..50).all(|_| send(&socket, "echo 0")));
+        let tally = run(closed, Flow::New, 500, Duration::from_millis(100)).unwrap();
         assert_eq!((tally.sent, tally.answered), (50, 0));
     }
 }
