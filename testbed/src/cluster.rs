@@ -85,8 +85,8 @@ impl Cluster {
 pub fn given_kubeconfig() -> Option<PathBuf> {
     let path = PathBuf::from(std::env::var_os("KUBECONFIG").filter(|v| !v.is_empty())?);
     let absolute = path.canonicalize().unwrap_or_else(|_| path.clone());
-    let labs = labs_dir().canonicalize().unwrap_or_else(|_| labs_dir());
-    (!absolute.starts_with(labs)).then_some(path)
+    let own = absolute.starts_with(labs) || kubeconfig::is_marked(&path);
+    (!path.as_os_str().is_empty() && !own).then_some(path)
 }
 
 /// Brings the cluster up, or completes one that is up in part. Returns when every agent says it is ready.
@@ -328,4 +328,46 @@ fn in_parallel(nodes: &[&NodeState], work: impl Fn(&NodeState) -> Result<()> + S
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_labs_own_kubeconfig_is_no_given_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let labs = dir.join("labs");
+        fs::create_dir_all(labs.join("x")).unwrap();
+        let [theirs, ours, anothers] = ["theirs", "labs/x/kubeconfig", "anothers"].map(|name| dir.join(name));
+        let text = "apiVersion: v1\nkind: Config\n";
+        fs::write(&theirs, text).unwrap();
+        fs::write(&ours, text).unwrap();
+        fs::write(&anothers, kubeconfig::marked(text, "two-racks")).unwrap();
+        assert_eq!(given(theirs.clone(), &labs), Some(theirs));
+        assert_eq!(given(ours, &labs), None);
+        assert_eq!(given(anothers, &labs), None, "a lab in another labs' directory");
+        assert_eq!(given(PathBuf::new(), &labs), None);
+    }
+
+    #[test]
+    fn nodes_are_waited_for_once_they_are_there() {
+        let tries = Cell::new(0);
+        let kubectl = |args: &[&str]| {
+            tries.set(tries.get() + 1);
+            assert!(
+                args.ends_with(&["n1", "n2"]),
+                "strangers' nodes are not ours to wait for: {args:?}"
+            );
+            match (args[0], tries.get()) {
+                ("get", ..3) => bail!("nodes \"n1\" not found"),
+                ("get", 3) | ("wait", 4) => Ok(()),
+                other => bail!("{other:?} comes at the wrong time"),
+            }
+        };
+        await_nodes(&["n1", "n2"], kubectl).unwrap();
+        assert_eq!(tries.get(), 4);
+    }
 }

@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use margay_testbed::{
-    lab::labs_dir,
-    story::{host::HostState, shell::Shell, stages::Story},
+    cluster::given_kubeconfig,
+    lab::{Plan, labs_dir},
+    story::{host::HostState, own, shell::Shell, stages::Story},
 };
 
 #[derive(Parser)]
@@ -73,7 +74,7 @@ fn act(arguments: Arguments) -> Result<()> {
     let shell = Shell {
         bin,
         topology,
-        kubeconfig: env::var_os("KUBECONFIG").map(PathBuf::from),
+        kubeconfig: given_kubeconfig(),
         labs_dir: None,
     };
     let before = state_file();

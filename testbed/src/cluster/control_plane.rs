@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::{API_PORT, Cluster, scheduler};
+use super::{API_PORT, Cluster, kubeconfig, scheduler};
 use crate::apiserver::{Config, Server};
 use crate::lab::Lab;
 use crate::lab::process::{find_by_args, find_program};
@@ -90,14 +90,12 @@ pub fn run(dir: &Path) -> Result<()> {
         external: false,
         port,
     };
-    secret(
-        &cluster.kubeconfig,
-        &server.kubeconfig(&format!("https://127.0.0.1:{port}")),
-    )?;
-    secret(
-        &cluster.node_kubeconfig,
-        &server.kubeconfig(&format!("https://{gateway}:{API_PORT}")),
-    )?;
+    for (path, url) in [
+        (&cluster.kubeconfig, format!("https://127.0.0.1:{port}")),
+        (&cluster.node_kubeconfig, format!("https://{gateway}:{API_PORT}")),
+    ] {
+        secret(path, &kubeconfig::marked(&server.kubeconfig(&url), &lab.state.name))?;
+    }
     cluster.write(dir)?;
     println!("ready");
     scheduler::run(&cluster.kubeconfig)

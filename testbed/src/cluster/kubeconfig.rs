@@ -9,6 +9,26 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
+/// Name of the extension by which a lab's own kubeconfig is known, wherever it lies.
+const MARK: &str = "margay.io/lab";
+
+/// The text of a kubeconfig as that of the lab called `name`.
+pub(super) fn marked(text: &str, name: &str) -> String {
+    format!(
+        "{text}extensions:\n- name: {MARK}\n  extension: {}\n",
+        json!({"name": name})
+    )
+}
+
+/// Whether the file is a lab's own kubeconfig.
+pub(super) fn is_marked(path: &Path) -> bool {
+    let extensions = read(path)
+        .map(|config| config["extensions"].clone())
+        .unwrap_or_default();
+    let mut names = extensions.as_array().into_iter().flatten().map(|e| &e["name"]);
+    names.any(|name| name == MARK)
+}
+
 /// A client of the server that the file names.
 pub(crate) async fn client(path: &Path) -> Result<Client> {
     // A second caller finds the provider installed.
@@ -109,6 +129,19 @@ fn named<'a>(config: &'a Value, section: &str, name: &str) -> Result<&'a Value> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_labs_own_kubeconfig_is_known_wherever_it_lies() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        let text = "apiVersion: v1\nkind: Config\nclusters: []\n";
+        fs::write(&path, text).unwrap();
+        assert!(!is_marked(&path));
+        fs::write(&path, marked(text, "two-racks")).unwrap();
+        assert!(is_marked(&path));
+        Kubeconfig::read_from(&path).expect("kubectl's and kube's readers take it");
+        assert!(!is_marked(&dir.path().join("none")));
+    }
 
     #[test]
     fn a_redirected_kubeconfig_is_whole() {

@@ -15,7 +15,8 @@ pub struct Shell {
     pub bin: PathBuf,
     /// The containerlab file of the lab.
     pub topology: PathBuf,
-    /// What kubectl is given as KUBECONFIG, once there is one.
+    /// What commands are given as KUBECONFIG: the API server given by the user, then that of the lab. Without one they
+    /// are given none, whatever the variable says here.
     pub kubeconfig: Option<PathBuf>,
     /// Where labs keep their state, when not in the usual place.
     pub labs_dir: Option<PathBuf>,
@@ -80,6 +81,7 @@ impl Shell {
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
+        command.env_remove("KUBECONFIG");
         command.envs(self.kubeconfig.as_ref().map(|kubeconfig| ("KUBECONFIG", kubeconfig)));
         command.envs(self.labs_dir.as_ref().map(|dir| ("MARGAY_LAB_DIR", dir)));
         command
@@ -155,6 +157,26 @@ mod tests {
         assert!(error.contains("sh -c"), "{error}");
         assert!(error.contains("exit status: 3"), "{error}");
         assert!(error.contains("no such route"), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_of_the_callers_is_not_passed_on() {
+        let mut shell = Shell {
+            bin: PathBuf::new(),
+            topology: PathBuf::new(),
+            kubeconfig: None,
+            labs_dir: None,
+        };
+        let passed = |shell: &Shell| {
+            let command = shell.command("margay-lab".as_ref());
+            let mut set = command
+                .get_envs()
+                .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)));
+            set.find(|(name, _)| name == "KUBECONFIG").map(|(_, value)| value)
+        };
+        assert_eq!(passed(&shell), Some(None), "taken away, not inherited");
+        shell.kubeconfig = Some("/given".into());
+        assert_eq!(passed(&shell), Some(Some("/given".into())));
     }
 
     #[test]
