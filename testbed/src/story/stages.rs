@@ -24,6 +24,8 @@ const CONVERGENCE: Duration = Duration::from_secs(30);
 const NODE_SERVER_PORT: u16 = 8090;
 const CLIENT_PORT: u16 = 8080;
 
+/// How long an exchange may take that must succeed at the first try.
+const PATIENT: Duration = Duration::from_secs(10);
 /// The story on one lab.
 pub struct Story {
     /// How commands reach the lab.
@@ -163,7 +165,9 @@ impl Story {
     fn localhost(&mut self) -> Result<()> {
         for (container, port) in [("metrics", 443), ("app", 9090)] {
             let target = SocketAddr::from(([127, 0, 0, 1], port));
-            let outcome = self.probe_from("payments/payments", Some(container), &[target])?.pop();
+            let outcome = self
+                .probe_from("payments/payments", Some(container), &[target], PATIENT)?
+                .pop();
             let seen = outcome.as_ref().and_then(|outcome| outcome.seen);
             ensure!(
                 seen.is_some_and(|seen| seen.is_loopback()),
@@ -236,7 +240,7 @@ impl Story {
                 let ways = fabric::next_hops(&self.shell, tor, &self.block_of(*address)?)?;
                 let before = fabric::packets_sent(&self.shell, tor, &ways)?;
                 let targets = vec![SocketAddr::new(*address, port); usize::from(CONNECTIONS)];
-                let outcomes = self.probe_from(&cast.pods[from], None, &targets)?;
+                let outcomes = self.probe_from(&cast.pods[from], None, &targets, PATIENT)?;
                 let answered = outcomes.iter().filter(|outcome| outcome.seen.is_some()).count();
                 ensure!(
                     answered == targets.len(),

@@ -17,6 +17,10 @@ use crate::story::{
     probe::Outcome,
 };
 
+/// The example's pods.
+pub(super) const PODS: &str = "payments/02-pods.yaml";
+/// How long an exchange may take in a matrix, where most are denied and take all of it.
+const BRISK: Duration = Duration::from_secs(1);
 const POLICY_IN_FORCE: Duration = Duration::from_secs(60);
 
 /// When asking again ends although cells are odd.
@@ -113,7 +117,10 @@ impl Story {
                 .iter()
                 .map(|(source, _)| {
                     let whence = cast.pods.get(source).unwrap_or(source);
-                    (source.clone(), scope.spawn(|| self.probe_from(whence, None, &all)))
+                    (
+                        source.clone(),
+                        scope.spawn(|| self.probe_from(whence, None, &all, BRISK)),
+                    )
                 })
                 .collect();
             let joined = asked.into_iter().map(|(source, asked)| {
@@ -155,7 +162,9 @@ impl Story {
     ) -> Result<Vec<Outcome>> {
         let program = self.shell.program("margay-agnhost");
         let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
-        let mut command = vec![program.as_str(), "probe", "--timeout=1s"];
+        let limit = format!("--timeout={}s", limit.as_secs());
+        let mut command = vec![program.as_str(), "probe", &limit];
+        limit: Duration,
         command.extend(targets.iter().map(String::as_str));
         let output = if source.contains('/') {
             self.shell.in_pod(source, container, &command)?
