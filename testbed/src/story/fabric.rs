@@ -12,31 +12,56 @@ use super::shell::{Shell, wait_for};
 pub struct Router {
     /// Name in the topology.
     pub name: &'static str,
-    /// The command that prints its BGP routes.
-    pub ask: &'static [&'static str],
+    /// The commands that print its BGP routes: IPv4, then IPv6.
+    pub ask: [&'static [&'static str]; 2],
 }
+
+const FRR: [&[&str]; 2] = [
+    &["vtysh", "-c", "show ip route bgp"],
+    &["vtysh", "-c", "show ipv6 route bgp"],
+];
+const BIRD: [&[&str]; 2] = [
+    &[
+        "birdc",
+        "show",
+        "route",
+        "table",
+        "master4",
+        "where",
+        "source = RTS_BGP",
+    ],
+    &[
+        "birdc",
+        "show",
+        "route",
+        "table",
+        "master6",
+        "where",
+        "source = RTS_BGP",
+    ],
+];
 
 /// The routers of `two-racks.clab.yml`.
 pub const ROUTERS: [Router; 4] = [
-    Router {
-        name: "tor1",
-        ask: &["vtysh", "-c", "show ip route bgp"],
-    },
+    Router { name: "tor1", ask: FRR },
     Router {
         name: "tor2",
-        ask: &["birdc", "show", "route", "where", "source = RTS_BGP"],
+        ask: BIRD,
     },
     Router {
         name: "spine1",
-        ask: &["vtysh", "-c", "show ip route bgp"],
+        ask: FRR,
     },
     Router {
         name: "spine2",
-        ask: &["vtysh", "-c", "show ip route bgp"],
+        ask: FRR,
     },
 ];
 
-/// IPAM blocks by node, as the cluster's BlockAffinities say.
+/// The cluster's nodes of `two-racks.clab.yml`.
+pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
+
+/// IPAM blocks by node of the topology, as the cluster's BlockAffinities say.
 ///
 /// # Errors
 /// If the API server does not answer or an affinity lacks its node or block.
@@ -51,16 +76,18 @@ pub fn blocks(shell: &Shell) -> Result<BTreeMap<String, Vec<String>>> {
             blocks.entry(node.to_owned()).or_default().push(block.to_owned());
         }
     }
+    // An API server that was given has nodes of its own.
+    blocks.retain(|node, _| NODES.contains(&node.as_str()));
     Ok(blocks)
 }
 
-/// The words of one router, which must name every block.
+/// What `router` answers to `ask`, which must name every block.
 ///
 /// # Errors
 /// If it is not so within `limit`; the error carries the router's last words.
-pub fn words_naming(shell: &Shell, router: Router, blocks: &[String], limit: Duration) -> Result<String> {
-    wait_for(&format!("{} learns every node's block", router.name), limit, || {
-        let words = shell.in_node(router.name, router.ask)?;
+pub fn words_naming(shell: &Shell, router: &str, ask: &[&str], blocks: &[String], limit: Duration) -> Result<String> {
+    wait_for(&format!("{router} learns every node's block"), limit, || {
+        let words = shell.in_node(router, ask)?;
         let missing: Vec<_> = blocks.iter().filter(|block| !words.contains(block.as_str())).collect();
         ensure!(missing.is_empty(), "it lacks {missing:?}; it says:\n{words}");
         Ok(words)

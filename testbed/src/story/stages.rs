@@ -184,27 +184,16 @@ impl Story {
             blocks.len() == 3,
             "each of the three nodes has a block; found {blocks:?}"
         );
-        let four: Vec<_> = blocks
-            .values()
-            .flatten()
-            .filter(|block| !block.contains(':'))
-            .cloned()
-            .collect();
-        let six: Vec<_> = blocks
-            .values()
-            .flatten()
-            .filter(|block| block.contains(':'))
-            .cloned()
-            .collect();
+        let families = [false, true].map(|six| -> Vec<String> {
+            let all = blocks.values().flatten();
+            all.filter(|block| block.contains(':') == six).cloned().collect()
+        });
         for router in fabric::ROUTERS {
-            let words = fabric::words_naming(&self.shell, router, &four, CONVERGENCE)?;
-            if router.name.starts_with("tor") {
-                println!(
-                    "   {} says (`{}`):\n{}",
-                    router.name,
-                    quoted(router.ask),
-                    indent(&words)
-                );
+            for (ask, blocks) in router.ask.iter().zip(&families) {
+                let words = fabric::words_naming(&self.shell, router.name, ask, blocks, CONVERGENCE)?;
+                if router.name.starts_with("tor") {
+                    println!("   {} says (`{}`):\n{}", router.name, quoted(ask), indent(&words));
+                }
             }
         }
         for (tor, far) in [("tor1", &["node3"][..]), ("tor2", &["node1", "node2"])] {
@@ -222,7 +211,7 @@ impl Story {
         }
         // Every router and node must be able to forward to every block, over IPv6 too.
         for router in fabric::ROUTERS {
-            for block in four.iter().chain(&six) {
+            for block in families.iter().flatten() {
                 wait_for(&format!("{} forwards to {block}", router.name), CONVERGENCE, || {
                     fabric::next_hops(&self.shell, router.name, block)
                 })?;
