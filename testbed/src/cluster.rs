@@ -34,11 +34,13 @@ use crate::lab::state::Lock;
 use crate::lab::{Lab, LabState, NodeState, labs_dir};
 
 pub use control_plane::{SUBCOMMAND as CONTROL_PLANE, run as run_control_plane};
-pub use programs::{KUBELET, kubelet};
+pub use programs::{CONTROLLER_NAMESPACE, KUBELET, controller_identity, kubelet};
 pub use relay::{SUBCOMMAND as RELAY, run as run_relay};
 
 /// Label of a topology's nodes that belong to the cluster.
 pub const NODE_LABEL: &str = "margay.io/kubernetes-node";
+/// Label of a lab's Nodes, with the lab's name.
+pub const LAB_LABEL: &str = "margay.io/lab";
 const NODE_LABELS: &str = "node-labels.margay.io/";
 const NODE_ANNOTATIONS: &str = "annotations.margay.io/";
 /// Port of the API server on the management network.
@@ -83,7 +85,10 @@ impl Cluster {
 
 /// The API server that `$KUBECONFIG` names, unless that is a lab's own.
 pub fn given_kubeconfig() -> Option<PathBuf> {
-    let path = PathBuf::from(std::env::var_os("KUBECONFIG").filter(|v| !v.is_empty())?);
+    given(std::env::var_os("KUBECONFIG").map(PathBuf::from)?, &labs_dir())
+}
+
+fn given(path: PathBuf, labs: &Path) -> Option<PathBuf> {
     let absolute = path.canonicalize().unwrap_or_else(|_| path.clone());
     let own = absolute.starts_with(labs) || kubeconfig::is_marked(&path);
     (!path.as_os_str().is_empty() && !own).then_some(path)

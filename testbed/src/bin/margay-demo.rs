@@ -81,15 +81,16 @@ fn act(arguments: Arguments) -> Result<()> {
     match arguments.verb {
         Verb::Run { tamper } => {
             let tamper = tamper.map(|text| split_tamper(&text)).transpose()?;
-            // A second run finds the first one's lab: only the host without any lab is worth comparing with.
-            if HostState::kept(&before)?.is_none() {
+            // A second run finds the first one's lab: only the host without it is worth comparing with, as late as can be.
+            if HostState::kept(&before)?.is_none() || !is_there(&shell)? {
                 look(&shell)?.keep(&before)?;
             }
             Story::new(shell, arguments.examples, tamper).tell()
         }
         Verb::Check { expectation } => {
             let mut shell = shell;
-            shell.kubeconfig = Some(kubeconfig_of(&shell)?);
+            let (kubeconfig, _) = cluster_of(&shell).context("the lab's cluster is not up: run `make demo` first")?;
+            shell.kubeconfig = Some(kubeconfig);
             Story::new(shell, arguments.examples, None).check(&expectation)
         }
         Verb::Down => down(&shell, &before),
@@ -97,7 +98,26 @@ fn act(arguments: Arguments) -> Result<()> {
 }
 
 fn down(shell: &Shell, before: &Path) -> Result<()> {
+    let mut given = shell.clone();
+    // Of a cluster that is up its own record counts, not what is exported now.
+    if let Some((kubeconfig, external)) = cluster_of(shell) {
+        given.kubeconfig = external.then_some(kubeconfig);
+    }
     shell.lab(&["destroy"], &[])?;
+    let cleared = match &given.kubeconfig {
+        Some(path) => own::clear(&given).with_context(|| {
+            format!(
+                "the lab is gone, but not all that it made on the API server of {}; repeat this once it answers",
+                path.display()
+            )
+        }),
+        None => Ok(()),
+    };
+    let compared = compare(shell, before);
+    cleared.and(compared)
+}
+
+fn compare(shell: &Shell, before: &Path) -> Result<()> {
     let Some(state) = HostState::kept(before)? else {
         println!("the lab is gone (it was not brought up by margay-demo, so there is nothing to compare with)");
         return Ok(());
@@ -123,12 +143,15 @@ fn state_file() -> PathBuf {
     labs_dir().with_extension("before.json")
 }
 
-fn kubeconfig_of(shell: &Shell) -> Result<PathBuf> {
-    let lab: serde_json::Value = serde_json::from_str(&shell.lab(&["inspect"], &["-o", "json"])?)?;
-    let kubeconfig = lab["kubeconfig"]
-        .as_str()
-        .context("the lab's cluster is not up: run `make demo` first")?;
-    Ok(kubeconfig.into())
+/// Whether anything of the lab is there, whole or not.
+fn is_there(shell: &Shell) -> Result<bool> {
+    Ok(labs_dir().join(Plan::lab_name(&shell.topology)?).is_dir())
+}
+
+/// The kubeconfig of the lab's cluster, and whether that was given; nothing when none is up.
+fn cluster_of(shell: &Shell) -> Option<(PathBuf, bool)> {
+    let lab: serde_json::Value = serde_json::from_str(&shell.lab(&["inspect"], &["-o", "json"]).ok()?).ok()?;
+    Some((lab["kubeconfig"].as_str()?.into(), lab["external"] == true))
 }
 
 fn split_tamper(text: &str) -> Result<(String, String)> {

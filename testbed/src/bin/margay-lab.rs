@@ -280,13 +280,14 @@ fn exec_in_pod(lab: &Lab, pod: &str, container: Option<&str>, words: &[String]) 
     Ok(passed_on(status))
 }
 
-/// Labs as containerlab prints them; of a single one, also its cluster's kubeconfig.
+/// Labs as containerlab prints them; of a single one, also its cluster's kubeconfig, and whether that was given.
 fn inspect_json(labs: &[Lab]) -> serde_json::Value {
     let mut json = lab::inspect_json(labs);
     if let [lab] = labs
         && let Some(cluster) = Cluster::read(&lab.dir)
     {
         json["kubeconfig"] = serde_json::json!(cluster.kubeconfig);
+        json["external"] = serde_json::json!(cluster.external);
     }
     json
 }

@@ -7,13 +7,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{Cluster, NODE_ANNOTATIONS, NODE_LABELS, prefixed};
+use super::{Cluster, LAB_LABEL, NODE_ANNOTATIONS, NODE_LABELS, prefixed};
 use crate::kubelet;
 use crate::lab::process::{ProcessId, find_by_args, find_program, find_program_with_args};
 use crate::lab::{Lab, NodeState};
 
 /// Hidden subcommand: `kubelet <lab directory> <node> …`.
 pub const KUBELET: &str = "kubelet";
+/// Namespace of the controller's Lease.
+pub const CONTROLLER_NAMESPACE: &str = "kube-system";
 const CONF_DIR: &str = "/etc/cni/net.d";
 const BIN_DIR: &str = "/opt/cni/bin";
 
@@ -72,6 +74,7 @@ pub(super) fn start_kubelet(lab: &Lab, node: &NodeState, cluster: &Cluster, prog
     for address in fabric_addresses(lab, node)? {
         command.args(["--ip", &address]);
     }
+    command.args(["--label", &format!("{LAB_LABEL}={}", lab.state.name)]);
     for (flag, prefix) in [("--label", NODE_LABELS), ("--annotation", NODE_ANNOTATIONS)] {
         for (key, value) in prefixed(node, prefix) {
             command.arg(flag).arg(format!("{key}={value}"));
@@ -101,9 +104,7 @@ pub(super) fn start_controller(lab: &Lab, cluster: &Cluster, programs: &Programs
     }
     let mut command = Command::new(&programs.controller);
     command.arg("--kubeconfig").arg(&cluster.node_kubeconfig);
-    command.args(["--namespace", "kube-system", "--identity", "lab"]);
-    // A lab is not to wait a quarter of an hour for a dead node's addresses.
-    command.args(["--leak-grace", "5", "--interval", "1"]);
+    command.args(controller_arguments(&lab.state.name, cluster.external));
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -111,6 +112,21 @@ pub(super) fn start_controller(lab: &Lab, cluster: &Cluster, programs: &Programs
     let mut child = lab.spawn_in_mgmt(&mut command)?;
     std::thread::spawn(move || child.wait());
     Ok(())
+}
+
+/// What the controller of the lab called `lab` calls itself.
+pub fn controller_identity(lab: &str) -> String {
+    format!("lab-{lab}")
+}
+
+fn controller_arguments(lab: &str, external: bool) -> Vec<String> {
+    let mut words = vec!["--namespace".to_owned(), CONTROLLER_NAMESPACE.to_owned()];
+    words.extend(["--identity".to_owned(), controller_identity(lab)]);
+    // A lab is not to wait a quarter of an hour for a dead node's addresses; a cluster with other nodes has to.
+    if !external {
+        words.extend(["--leak-grace", "5", "--interval", "1"].map(str::to_owned));
+    }
+    words
 }
 
 /// Agents of `node`.
@@ -243,4 +259,25 @@ pub fn kubelet(
         .enable_all()
         .build()?;
     runtime.block_on(async { kubelet::run(config, super::kubeconfig::client(kubeconfig).await?).await })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_a_given_cluster_are_not_released_in_haste() {
+        let own = [
+            "--namespace",
+            "kube-system",
+            "--identity",
+            "lab-x",
+            "--leak-grace",
+            "5",
+            "--interval",
+            "1",
+        ];
+        assert_eq!(controller_arguments("x", false), own);
+        assert_eq!(controller_arguments("x", true), own[..4]);
+    }
 }

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{
     fabric,
     matrix::{self, Expectation},
+    own,
     shell::{Shell, wait_for},
 };
 use crate::lab::quote;
@@ -23,9 +24,9 @@ use asking::{Until, refuse_odd};
 const CONVERGENCE: Duration = Duration::from_secs(30);
 const NODE_SERVER_PORT: u16 = 8090;
 const CLIENT_PORT: u16 = 8080;
-
 /// How long an exchange may take that must succeed at the first try.
 const PATIENT: Duration = Duration::from_secs(10);
+
 /// The story on one lab.
 pub struct Story {
     /// How commands reach the lab.
@@ -57,18 +58,33 @@ impl Story {
         self.stage(
             "fabric",
             "two spines, two top-of-rack routers, three nodes, one client",
-            |story| story.shell.lab(&["deploy"], &["--reconfigure"]).map(drop),
+            |story| {
+                // Only a given API server is there already.
+                let given = story.shell.kubeconfig.is_some();
+                if given {
+                    own::refuse_strangers(&story.shell, &story.examples)?;
+                }
+                story.shell.lab(&["deploy"], &["--reconfigure"])?;
+                // What ran of an earlier demo ended with its lab.
+                if given { own::clear(&story.shell) } else { Ok(()) }
+            },
         )?;
         self.stage(
             "cluster",
             "API server, CRDs, one agent and one pod runner a node",
             |story| {
+                let informed = story.shell.kubeconfig.is_none() || own::has_information(&story.shell)?;
                 story.shell.lab(&["cluster", "up"], &[])?;
                 let lab: Value = serde_json::from_str(&story.shell.lab(&["inspect"], &["-o", "json"])?)?;
                 let kubeconfig = lab["kubeconfig"]
                     .as_str()
                     .context("margay-lab inspect names no kubeconfig")?;
                 story.shell.kubeconfig = Some(kubeconfig.into());
+                if !informed {
+                    wait_for("the controller makes a ClusterInformation", CONVERGENCE, || {
+                        own::mark_information(&story.shell)
+                    })?;
+                }
                 story.apply("two-racks").map(drop)
             },
         )?;
@@ -77,10 +93,12 @@ impl Story {
             "checkout, payments (two containers), postgres, frontend, intruder",
             |story| {
                 story.apply("payments/01-namespaces.yaml")?;
-                story.apply("payments/02-pods.yaml")?;
+                story.apply(asking::PODS)?;
+                let pods = story.examples.join(asking::PODS);
+                let pods = pods.to_string_lossy();
                 story
                     .shell
-                    .kubectl(&["wait", "pod", "--all", "-A", "--for=condition=Ready", "--timeout=60s"])?;
+                    .kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "-f", &pods])?;
                 story.serve_on("client", CLIENT_PORT)?;
                 story.serve_on("node1", NODE_SERVER_PORT)?;
                 print!("{}", story.shell.kubectl(&["get", "pods", "-A", "-o", "wide"])?);

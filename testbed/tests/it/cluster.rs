@@ -1,6 +1,7 @@
 //! The whole story on real routers, agents and pods, with the faults that an operator meets.
 
 mod bad_input;
+mod demo;
 mod interrupted;
 mod lab;
 

@@ -55,7 +55,11 @@ impl Story {
     }
 
     pub(super) fn cast(&self) -> Result<Cast> {
-        let pods: Value = serde_json::from_str(&self.shell.kubectl(&["get", "pods", "-A", "-o", "json"])?)?;
+        let pods = self.examples.join(PODS);
+        let pods = self
+            .shell
+            .kubectl(&["get", "-o", "json", "-f", &pods.to_string_lossy()])?;
+        let pods: Value = serde_json::from_str(&pods)?;
         let mut cast = Cast {
             addresses: BTreeMap::new(),
             pods: BTreeMap::new(),
@@ -159,12 +163,12 @@ impl Story {
         source: &str,
         container: Option<&str>,
         targets: &[SocketAddr],
+        limit: Duration,
     ) -> Result<Vec<Outcome>> {
         let program = self.shell.program("margay-agnhost");
         let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
         let limit = format!("--timeout={}s", limit.as_secs());
         let mut command = vec![program.as_str(), "probe", &limit];
-        limit: Duration,
         command.extend(targets.iter().map(String::as_str));
         let output = if source.contains('/') {
             self.shell.in_pod(source, container, &command)?

@@ -161,7 +161,7 @@ impl Drop for ClusterLab {
     }
 }
 
-fn repository() -> PathBuf {
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("testbed lies in the repository")
