@@ -18,6 +18,7 @@ pub mod cni;
 mod container;
 mod events;
 mod node;
+mod order;
 mod probe;
 mod sandbox;
 pub mod shim;

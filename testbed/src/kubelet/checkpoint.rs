@@ -58,6 +58,9 @@ pub struct Container {
     pub restarts: u32,
     /// Environment of the container's commands.
     pub env: BTreeMap<String, String>,
+    /// Of a sidecar, its place among the init containers: the first to start is the last to end.
+    #[serde(default)]
+    pub sidecar: Option<usize>,
     /// How the latest run ended.
     pub ended: Option<Ended>,
 }

@@ -1,12 +1,13 @@
 //! The status of a pod as the runner reports it. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use super::checkpoint::{Checkpoint, Container, now};
 use super::container::Waiting;
+use super::order;
 
 /// What the runner knows beside the checkpoint.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,8 @@ pub(crate) struct Live {
     pub(crate) waiting: BTreeMap<String, Waiting>,
     /// Readiness by container; absent counts as not ready.
     pub(crate) ready: BTreeMap<String, bool>,
+    /// Containers whose startup probe has succeeded.
+    pub(crate) started: BTreeSet<String>,
     pub(crate) host_ip: String,
     pub(crate) host_ips: Vec<String>,
 }
@@ -28,21 +31,28 @@ pub(crate) fn status(pod: &core::Pod, checkpoint: &Checkpoint, live: &Live, prev
         .init_containers
         .iter()
         .flatten()
-        .map(|c| one(c, checkpoint, live, true))
+        .map(|c| one(c, spec, checkpoint, live))
         .collect();
-    let containers: Vec<Value> = spec
-        .containers
-        .iter()
-        .map(|c| one(c, checkpoint, live, false))
-        .collect();
-    let phase = phase(spec, &containers, &inits);
-    let initialized = inits.iter().all(|c| c["state"]["terminated"]["exitCode"] == 0);
-    let all_ready = containers.iter().all(|c| c["ready"] == true);
+    let containers: Vec<Value> = spec.containers.iter().map(|c| one(c, spec, checkpoint, live)).collect();
+    let sidecar = |status: &&Value| {
+        let mut specs = spec.init_containers.iter().flatten().filter(|c| order::is_sidecar(c));
+        specs.any(|c| status["name"] == c.name.as_str())
+    };
+    let (sidecars, preparing): (Vec<&Value>, Vec<&Value>) = inits.iter().partition(sidecar);
+    let phase = match phase(spec, &containers, &preparing) {
+        // A pod that is done is said to be so once nothing of it runs.
+        "Succeeded" | "Failed" if sidecars.iter().any(|c| c["state"]["running"].is_object()) => "Running",
+        phase => phase,
+    };
+    let initialized = order::has_begun(spec, checkpoint)
+        || (preparing.iter().all(|c| c["state"]["terminated"]["exitCode"] == 0)
+            && sidecars.iter().all(|c| c["started"] == true));
+    let lasting = || sidecars.iter().copied().chain(&containers);
+    let all_ready = lasting().all(|c| c["ready"] == true);
     let networked = checkpoint.host_network || checkpoint.sandbox.as_ref().is_some_and(|s| s.result.is_some());
     let done = matches!(phase, "Succeeded" | "Failed");
     let not_ready = || {
-        let names: Vec<&str> = containers
-            .iter()
+        let names: Vec<&str> = lasting()
             .filter(|c| c["ready"] != true)
             .filter_map(|c| c["name"].as_str())
             .collect();
@@ -106,7 +116,7 @@ pub(crate) fn status(pod: &core::Pod, checkpoint: &Checkpoint, live: &Live, prev
     status
 }
 
-fn phase(spec: &core::PodSpec, containers: &[Value], inits: &[Value]) -> &'static str {
+fn phase(spec: &core::PodSpec, containers: &[Value], inits: &[&Value]) -> &'static str {
     let never = spec.restart_policy.as_deref() == Some("Never");
     if never
         && inits
@@ -136,7 +146,9 @@ fn phase(spec: &core::PodSpec, containers: &[Value], inits: &[Value]) -> &'stati
     if started { "Running" } else { "Pending" }
 }
 
-fn one(container: &core::Container, checkpoint: &Checkpoint, live: &Live, init: bool) -> Value {
+fn one(container: &core::Container, spec: &core::PodSpec, checkpoint: &Checkpoint, live: &Live) -> Value {
+    let inits = || spec.init_containers.iter().flatten();
+    let init = inits().any(|c| c.name == container.name) && !order::is_sidecar(container);
     let none = Container::default();
     let known = checkpoint.containers.get(&container.name);
     let state = known.unwrap_or(&none);
@@ -154,7 +166,7 @@ fn one(container: &core::Container, checkpoint: &Checkpoint, live: &Live, init: 
         (true, _, _) => json!({"running": {"startedAt": state.started_at}}),
         (false, Some(waiting), _) => json!({"waiting": {"reason": waiting.reason, "message": waiting.message}}),
         (false, None, Some(ended)) => terminated(ended),
-        (false, None, None) if init => json!({"waiting": {"reason": "PodInitializing"}}),
+        (false, None, None) if inits().next().is_some() => json!({"waiting": {"reason": "PodInitializing"}}),
         (false, None, None) => json!({"waiting": {"reason": "ContainerCreating"}}),
     };
     // An ended run is the last state once the present one is something else.
@@ -170,7 +182,7 @@ fn one(container: &core::Container, checkpoint: &Checkpoint, live: &Live, init: 
         "containerID": if known.is_some() { id(&state.started_at) } else { String::new() },
         "restartCount": state.restarts,
         "ready": done || (running && live.ready.get(&container.name) == Some(&true)),
-        "started": running,
+        "started": order::is_started(container, checkpoint, |name| live.started.contains(name)),
         "state": now,
         "lastState": last,
     })
@@ -217,18 +229,21 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_ready_pod_says_where_it_is() {
-        let running = Container {
+    fn running() -> Container {
+        Container {
             process: Some(ProcessId { pid: 1, started: 1 }),
             ..Container::default()
-        };
+        }
+    }
+
+    #[test]
+    fn a_ready_pod_says_where_it_is() {
         let live = Live {
             ready: BTreeMap::from([("a".into(), true)]),
             host_ip: "10.1.1.11".into(),
             ..Live::default()
         };
-        let status = status(&pod("Always"), &with(running), &live, &Value::Null);
+        let status = status(&pod("Always"), &with(running()), &live, &Value::Null);
         assert_eq!(status["phase"], "Running");
         assert_eq!(status["podIPs"], json!([{"ip": "10.244.0.5"}, {"ip": "fd00::5"}]));
         let ready = status["conditions"]
@@ -249,6 +264,48 @@ mod tests {
     fn phases_follow_the_restart_policy(#[case] policy: &str, #[case] code: i32, #[case] want: &str) {
         let status = status(&pod(policy), &with(ended(code)), &Live::default(), &Value::Null);
         assert_eq!(status["phase"], want);
+    }
+
+    /// What is said of a pod whose only container and whose sidecar are in these states.
+    #[rstest::rstest]
+    #[case::starting(Container::default(), None, ("Pending", "False", "False"))]
+    #[case::serving(running(), Some(running()), ("Running", "True", "True"))]
+    #[case::failing(ended(1), Some(running()), ("Running", "True", "False"))]
+    #[case::main_is_done(running(), Some(ended(0)), ("Running", "True", "False"))]
+    #[case::all_is_done(ended(0), Some(ended(0)), ("Succeeded", "True", "False"))]
+    fn a_sidecar_counts_like_a_container(
+        #[case] side: Container,
+        #[case] main: Option<Container>,
+        #[case] want: (&str, &str, &str),
+    ) {
+        let pod: core::Pod = serde_json::from_value(json!({"spec": {
+            "restartPolicy": "OnFailure",
+            "initContainers": [{"name": "side", "image": "agnhost", "restartPolicy": "Always"}],
+            "containers": [{"name": "a", "image": "agnhost"}],
+        }}))
+        .unwrap();
+        let containers = [("side".to_owned(), side)].into_iter();
+        let checkpoint = Checkpoint {
+            containers: containers.chain(main.map(|main| ("a".to_owned(), main))).collect(),
+            ..Checkpoint::default()
+        };
+        let live = Live {
+            ready: BTreeMap::from([("side".into(), true), ("a".into(), true)]),
+            ..Live::default()
+        };
+        let status = status(&pod, &checkpoint, &live, &Value::Null);
+        let condition = |kind: &str| {
+            let all = status["conditions"].as_array().unwrap();
+            all.iter().find(|c| c["type"] == kind).unwrap()["status"]
+                .as_str()
+                .unwrap()
+        };
+        let phase = status["phase"].as_str().unwrap();
+        assert_eq!(
+            (phase, condition("Initialized"), condition("Ready")),
+            want,
+            "{status:#}"
+        );
     }
 
     #[test]

@@ -19,8 +19,10 @@ use tracing::{info, warn};
 use super::Context;
 use super::checkpoint::Checkpoint;
 use super::container::Waiting;
+use super::order;
 use super::probe::{Purpose, Verdict};
 use super::status::Live;
+use crate::lab::process::ProcessId;
 
 /// How often the worker looks whether its processes live.
 const TICK: Duration = Duration::from_millis(100);
@@ -48,6 +50,8 @@ pub(crate) struct Worker {
     publishing: Retry,
     starts: BTreeMap<String, Instant>,
     told: BTreeMap<String, Waiting>,
+    /// A sidecar that has been told to end.
+    ending: Option<ProcessId>,
 }
 
 /// When something that failed may be tried again.
@@ -94,6 +98,7 @@ impl Worker {
             publishing: Retry::new(),
             starts: BTreeMap::new(),
             told: BTreeMap::new(),
+            ending: None,
         }
     }
 
@@ -124,9 +129,15 @@ impl Worker {
     /// What an earlier runner had reported is not reported anew.
     fn adopt(&mut self, pod: &core::Pod) {
         self.published = serde_json::to_value(&pod.status).unwrap_or_default();
-        for status in self.published["containerStatuses"].as_array().into_iter().flatten() {
-            if let (Some(name), Some(ready)) = (status["name"].as_str(), status["ready"].as_bool()) {
-                self.live.ready.insert(name.to_owned(), ready);
+        for status in ["initContainerStatuses", "containerStatuses"]
+            .iter()
+            .filter_map(|kind| self.published[kind].as_array())
+            .flatten()
+        {
+            let Some(name) = status["name"].as_str() else { continue };
+            self.live.ready.insert(name.to_owned(), status["ready"] == true);
+            if status["started"] == true {
+                self.live.started.insert(name.to_owned());
             }
         }
         for (name, container) in self.checkpoint.containers.clone() {
@@ -159,19 +170,12 @@ impl Worker {
                 return;
             }
         }
-        let policy = spec.restart_policy.as_deref().unwrap_or("Always");
-        for container in spec.init_containers.iter().flatten() {
-            let done = self.checkpoint.containers.get(&container.name);
-            let done = done.is_some_and(|c| c.ended.as_ref().is_some_and(|e| e.code == 0));
-            if !done {
-                // An init container that fails runs again, unless the pod never restarts.
-                let policy = if policy == "Never" { "Never" } else { "OnFailure" };
-                self.keep_running(pod, container, policy);
-                return;
-            }
-        }
-        for container in &spec.containers {
+        let plan = order::plan(spec, &self.checkpoint, |name| self.live.started.contains(name));
+        for (container, policy) in plan.run {
             self.keep_running(pod, container, policy);
+        }
+        if plan.finished {
+            self.end_sidecar();
         }
     }
 

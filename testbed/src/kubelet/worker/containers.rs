@@ -9,6 +9,7 @@ use tracing::info;
 use super::Worker;
 use crate::kubelet::checkpoint::{Container, now};
 use crate::kubelet::container::{self, Facts, Waiting};
+use crate::kubelet::order;
 use crate::lab::process::ProcessId;
 
 /// Kubernetes' back-off of a container that keeps ending.
@@ -41,6 +42,7 @@ impl Worker {
                 own.ended = Some(ended);
             }
             self.live.ready.insert(name.clone(), false);
+            self.live.started.remove(&name);
             self.stop_probes(&name);
             self.save();
         }
@@ -124,6 +126,7 @@ impl Worker {
             started_at: now(),
             restarts,
             env,
+            sidecar: order::sidecar_place(pod, &name),
             ended: before.ended.clone(),
         };
         self.checkpoint.containers.insert(name.clone(), state);

@@ -1,5 +1,7 @@
 //! The end of a pod: containers, network, record, object.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1 as core;
@@ -12,7 +14,7 @@ use super::Worker;
 use crate::lab::process::ProcessId;
 
 impl Worker {
-    /// Ends the pod: containers, network, record, object.
+    /// Ends the pod: containers (sidecars after the others), network, record, object.
     pub(super) async fn end(mut self, pod: Option<&core::Pod>) {
         let grace = pod
             .and_then(|p| p.metadata.deletion_grace_period_seconds)
@@ -22,11 +24,15 @@ impl Worker {
         for task in std::mem::take(&mut self.probes).into_values() {
             task.abort();
         }
-        stop(
-            self.checkpoint.containers.values().filter_map(|c| c.process).collect(),
-            grace,
-        )
-        .await;
+        let deadline = Instant::now() + grace;
+        let mut running: BTreeMap<Option<Reverse<usize>>, Vec<ProcessId>> = BTreeMap::new();
+        for container in self.checkpoint.containers.values() {
+            let turn = container.sidecar.map(Reverse);
+            running.entry(turn).or_default().extend(container.process);
+        }
+        for processes in running.into_values() {
+            stop(processes, deadline.saturating_duration_since(Instant::now())).await;
+        }
         while let Err(error) = self.detach().await {
             warn!(pod = self.name(), %error, "the pod's network cannot be taken away yet");
             tokio::time::sleep(self.network.delay).await;
@@ -41,6 +47,17 @@ impl Worker {
             self.delete_object().await;
         }
         info!(pod = self.name(), "ended");
+    }
+
+    /// Ends the last sidecar that runs, once what it served is done.
+    pub(super) fn end_sidecar(&mut self) {
+        let sidecars = self.checkpoint.containers.values().filter(|c| c.process.is_some());
+        let Some(process) = sidecars.max_by_key(|c| c.sidecar).and_then(|c| c.process) else {
+            return;
+        };
+        if self.ending.replace(process) != Some(process) {
+            tokio::spawn(stop(vec![process], Duration::from_secs(self.checkpoint.grace)));
+        }
     }
 
     async fn delete_object(&mut self) {

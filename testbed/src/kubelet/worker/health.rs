@@ -6,16 +6,17 @@ use k8s_openapi::api::core::v1 as core;
 use tracing::info;
 
 use super::{Worker, ending};
+use crate::kubelet::order;
 use crate::kubelet::probe::{self, Asked, Purpose, Verdict};
 
 impl Worker {
     /// Starts the probes of a running container: the startup probe alone, when there is one.
     pub(super) fn start_probes(&mut self, pod: &core::Pod, name: &str) {
         let spec = pod.spec.as_ref();
-        let Some(container) = spec.and_then(|s| s.containers.iter().find(|c| c.name == name)).cloned() else {
+        let Some(container) = spec.and_then(|s| order::lasting(s).find(|c| c.name == name)).cloned() else {
             return;
         };
-        if container.startup_probe.is_some() && self.live.ready.get(name) != Some(&true) {
+        if container.startup_probe.is_some() && !self.live.started.contains(name) {
             self.start_probe(&container, Purpose::Startup, container.startup_probe.clone());
         } else {
             self.start_probe(&container, Purpose::Readiness, container.readiness_probe.clone());
@@ -74,8 +75,9 @@ impl Worker {
                 let spec = pod
                     .spec
                     .as_ref()
-                    .and_then(|s| s.containers.iter().find(|c| c.name == container))
+                    .and_then(|s| order::lasting(s).find(|c| c.name == container))
                     .cloned();
+                self.live.started.insert(container.clone());
                 if let Some(spec) = spec {
                     let ready = spec.readiness_probe.is_none();
                     self.live.ready.insert(container, ready);

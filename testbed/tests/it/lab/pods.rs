@@ -1,5 +1,7 @@
 //! The pod runner against the lab's API server, with a plugin of the test's own in place of Margay's.
 
+mod sidecars;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
