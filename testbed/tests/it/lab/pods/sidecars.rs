@@ -25,6 +25,7 @@ spec:
         - -e
         - |
           $SIG{TERM} = sub {
+            sleep 2; # Whoever else is told to end now is gone after this.
             open(my $told, ">", "/root/told") or die;
             print $told IO::Socket::INET->new("127.0.0.1:82") ? "served" : "alone";
             close $told;
