@@ -201,6 +201,27 @@ fn margayctl_shows_the_lab() {
         Ok(())
     })
     .unwrap();
+    // Metrics are off until they are asked for.
+    let metrics = ["curl", "-sS", "--fail-with-body", "http://127.0.0.1:9091/metrics"];
+    lab.shell
+        .in_node("node1", &metrics)
+        .expect_err("nobody asked for metrics");
+    let patch = r#"{"spec": {"prometheusMetricsEnabled": true}}"#;
+    lab.shell
+        .kubectl(&["patch", "felixconfiguration", "default", "--type=merge", "-p", patch])
+        .unwrap();
+    wait_for("the metrics tell of the cluster and of the sessions", READY, || {
+        let text = lab.shell.in_node("node1", &metrics)?;
+        for line in [
+            "felix_cluster_num_hosts 3",
+            r#"bgp_peers{status="Established",ip_version="IPv4"} 1"#,
+            r#"bgp_peers{status="Established",ip_version="IPv6"} 1"#,
+        ] {
+            anyhow::ensure!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        Ok(())
+    })
+    .unwrap();
     // A session that is down says why.
     lab.shell
         .in_node(
