@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use margay_testbed::story::shell::wait_for;
+
+use serde_json::Value;
 
 use super::lab::{ClusterLab, needs_root};
 
@@ -104,6 +107,31 @@ fn bad_objects_are_refused_and_overlaps_are_told() {
         anyhow::ensure!(events.contains("pods-v4") && events.contains("overlap"), "{events}");
         Ok(())
     })
+    .unwrap();
+    let allocatable = |pool: &str| -> anyhow::Result<[String; 2]> {
+        let text = lab.shell.kubectl(&["get", "ippool", pool, "-o", "json"])?;
+        let pool: Value = serde_json::from_str(&text)?;
+        let conditions = pool["status"]["conditions"].as_array().into_iter().flatten();
+        let condition = conditions
+            .into_iter()
+            .find(|condition| condition["type"] == "Allocatable");
+        let condition = condition.with_context(|| format!("no condition Allocatable: {pool}"))?;
+        Ok(["status", "message"].map(|field| condition[field].as_str().unwrap_or_default().to_owned()))
+    };
+    wait_for(
+        "the pools' conditions say which one is used",
+        Duration::from_secs(30),
+        || {
+            let [status, message] = allocatable("overlapping")?;
+            anyhow::ensure!(
+                status == "False" && message.contains("pods-v4"),
+                "overlapping: {status} {message}"
+            );
+            let [status, message] = allocatable("pods-v4")?;
+            anyhow::ensure!(status == "True", "pods-v4: {status} {message}");
+            Ok(())
+        },
+    )
     .unwrap();
 }
 
