@@ -1,5 +1,6 @@
 //! The lab's API server, from outside: over HTTP, with both kubectls, and across a kill.
 
+mod addresses;
 mod crud;
 mod custom;
 mod deletion;
