@@ -81,6 +81,16 @@ fn act(arguments: Arguments) -> Result<()> {
     match arguments.verb {
         Verb::Run { tamper } => {
             let tamper = tamper.map(|text| split_tamper(&text)).transpose()?;
+            // Replacing the lab would leave behind what it made there.
+            if let Some((there, true)) = cluster_of(&shell)
+                && shell.kubeconfig.as_ref().and_then(|path| path.canonicalize().ok()) != Some(there.clone())
+            {
+                bail!(
+                    "the lab that is up uses the API server of {}; take it away first (`make demo-down`), or set KUBECONFIG to \
+                     that file",
+                    there.display()
+                );
+            }
             // A second run finds the first one's lab: only the host without it is worth comparing with, as late as can be.
             if HostState::kept(&before)?.is_none() || !is_there(&shell)? {
                 look(&shell)?.keep(&before)?;
