@@ -1,10 +1,12 @@
 //! The engine against a kernel: real packets between namespaces that stand for pods, on both back ends.
 
+mod connections;
 mod forwarding;
 mod lab;
 mod permit;
 mod policy;
 mod probe;
+mod protocols;
 mod random;
 mod upkeep;
 

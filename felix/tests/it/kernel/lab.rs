@@ -1,6 +1,8 @@
 //! A node in a network namespace of its own, with pods, and everything outside the cluster in another.
 
-use std::collections::BTreeMap;
+mod wiring;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
@@ -13,13 +15,15 @@ use margay_felix::dataplane::Backend;
 use margay_felix::engine::{BackendChoice, Engine, EngineConfig, Handle};
 use margay_felix::model::{Attachment, EndpointId, Pool, Update};
 use margay_felix::render::{Config, EndpointToHost};
-use margay_netlink::{Addr, IpNetwork, Mac, Netns, NextHop, Route, VethSpec, sysctl};
+use margay_netlink::{Addr, IpNetwork, Netns, NextHop, VethSpec};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::permit::Permit;
 use super::probe::Probe;
+use super::probe::Sentinel;
 pub(super) use super::probe::Via;
+use wiring::{default, settings, up};
 
 /// The node's own addresses, and those of its neighbour outside.
 pub(super) const NODE: [&str; 2] = ["172.16.0.1", "fd00:2::1"];
@@ -38,12 +42,10 @@ const OUTSIDE: [&str; 8] = [
 ];
 
 /// How long something that must happen may take.
-pub(super) const DEADLINE: Duration = Duration::from_secs(15);
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long something that must not happen is given to happen, after all else has.
 const GRACE: Duration = Duration::from_millis(60);
-
-const HOST_MAC: Mac = Mac([0xee; 6]);
 
 /// From, to, protocol, port, and whether it passes. Ends are `namespace/pod`, `node`, or an address outside; between
 /// those that have both families, both are tried.
@@ -219,7 +221,7 @@ impl Lab {
             interface: format!("mgy{n:011x}"),
             object: serde_json::from_value(object).unwrap(),
         };
-        self.link(&pod).await;
+        wiring::link(&self.links, &pod).await;
         self.pods.insert(name.to_owned(), pod);
     }
 
@@ -310,23 +312,28 @@ impl Lab {
         &self.pods[name]
     }
 
-    /// Sends a packet for each, all at once, and compares what is answered.
+    /// Sends a packet for each, all at once, and compares what is answered. A packet counts as denied once another that was
+    /// sent to the same place after all of them has arrived.
     pub(super) async fn expect(&self, expectations: &[Expectation<'_>]) {
         let mut probes: Vec<(String, bool, Probe)> = Vec::new();
+        let mut places: BTreeSet<(&str, bool)> = BTreeSet::new();
         for &(from, to, via, port, passes) in expectations {
             for (source, destination) in self.address_pairs(from, to) {
                 let probe = Probe::send(self.netns(from), Some(source), SocketAddr::new(destination, port), via);
                 let what = format!("{from} -> {to} ({destination}) {via:?} {port}: passes={passes}");
                 probes.push((what, passes, probe));
+                places.insert((to, destination.is_ipv4()));
             }
         }
+        let mut sentinels: Vec<_> = places.into_iter().map(|(place, v4)| self.sentinel(place, v4)).collect();
         let deadline = Instant::now() + DEADLINE;
         let mut grace = None;
         loop {
             probes.iter_mut().for_each(|(_, _, probe)| probe.poll());
+            sentinels.retain(|sentinel| !sentinel.arrived());
             let waiting = probes.iter().any(|(_, passes, probe)| *passes && !probe.answered);
             let now = Instant::now();
-            if !waiting {
+            if !waiting && sentinels.is_empty() {
                 grace.get_or_insert(now + GRACE);
             }
             if now >= grace.unwrap_or(deadline) {
@@ -334,6 +341,10 @@ impl Lab {
             }
             sleep(Duration::from_millis(2)).await;
         }
+        assert!(
+            sentinels.is_empty(),
+            "what no rule concerns does not arrive: {sentinels:?}"
+        );
         let odd: Vec<_> = probes
             .iter()
             .filter(|(_, passes, probe)| *passes != probe.answered)
@@ -345,6 +356,23 @@ impl Lab {
             probes.len(),
             self.saved().join("\n")
         );
+    }
+
+    /// From the node, which reaches its pods and the outside whatever the policies.
+    fn sentinel(&self, place: &str, v4: bool) -> Sentinel {
+        let known = |pod: &PodNetns| {
+            let endpoints = self.engine.status().endpoints;
+            endpoints.iter().any(|endpoint| *endpoint.interface == *pod.interface)
+        };
+        let pod = self.pods.get(place);
+        // What an unknown pod answers to neighbour discovery is dropped; ARP is not.
+        let family = usize::from(!v4 && pod.is_none_or(known));
+        let to = match pod {
+            Some(pod) => pod.addresses[family],
+            None if place == "node" || NODE.contains(&place) => NODE[family].parse().unwrap(),
+            None => NEIGHBOUR[family].parse().unwrap(),
+        };
+        Sentinel::send(&self.node, NODE[family].parse().unwrap(), self.netns(place), to)
     }
 
     /// Our part and that of others in all tables, without counters, and all sets, in the order in which it is saved.
@@ -371,7 +399,7 @@ impl Lab {
     pub(super) fn netns(&self, place: &str) -> &Netns {
         match self.pods.get(place) {
             Some(pod) => &pod.netns,
-            None if place == "node" => &self.node,
+            None if place == "node" || NODE.contains(&place) => &self.node,
             None => &self.outside,
         }
     }
@@ -393,44 +421,6 @@ impl Lab {
             Some((*from, to))
         });
         pairs.collect()
-    }
-
-    async fn link(&self, pod: &PodNetns) {
-        pod.netns.run(|| settings(false)).unwrap();
-        let veth = VethSpec {
-            name: &pod.interface,
-            peer_name: "eth0",
-            peer_netns: Some(&pod.netns),
-            mac: Some(HOST_MAC),
-            up: true,
-            ..VethSpec::default()
-        };
-        let host_end = self.links.create_veth(veth).await.unwrap().index;
-        sysctl::write(&format!("net/ipv4/conf/{}/proxy_arp", pod.interface), "1").unwrap();
-        sysctl::write(&format!("net/ipv4/conf/{}/route_localnet", pod.interface), "1").unwrap();
-        sysctl::write(&format!("net/ipv4/neigh/{}/proxy_delay", pod.interface), "0").unwrap();
-        let inside = margay_netlink::Handle::in_netns(&pod.netns).unwrap();
-        up(&inside, "lo").await;
-        let eth0 = up(&inside, "eth0").await;
-        for &address in &pod.addresses {
-            inside.add_addr(Addr::new(eth0, host(address)).nodad()).await.unwrap();
-            self.links
-                .route_replace(Route::on_link(host(address), host_end))
-                .await
-                .unwrap();
-            let gateway = match address {
-                IpAddr::V4(_) => {
-                    let gateway = Ipv4Addr::new(169, 254, 1, 1).into();
-                    inside.route_replace(Route::on_link(host(gateway), eth0)).await.unwrap();
-                    gateway
-                }
-                IpAddr::V6(_) => HOST_MAC.link_local().into(),
-            };
-            inside
-                .route_replace(default(gateway).hop(NextHop::via_dev(gateway, eth0)))
-                .await
-                .unwrap();
-        }
     }
 }
 
@@ -459,30 +449,4 @@ pub(super) fn net(text: &str) -> IpNetwork {
 
 pub(super) fn host(address: IpAddr) -> IpNetwork {
     IpNetwork::from(address)
-}
-
-fn default(like: IpAddr) -> Route {
-    Route::unicast(net(if like.is_ipv4() { "0.0.0.0/0" } else { "::/0" }))
-}
-
-async fn up(links: &margay_netlink::Handle, name: &str) -> u32 {
-    let index = links.link_by_name(name).await.unwrap().index;
-    links.set_up(index, true).await.unwrap();
-    index
-}
-
-/// Kernel settings of the calling thread's namespace.
-fn settings(router: bool) {
-    let forward = if router { "1" } else { "0" };
-    for (path, value) in [
-        ("net/ipv6/conf/default/accept_dad", "0"),
-        ("net/ipv6/conf/all/accept_dad", "0"),
-        ("net/ipv6/conf/default/router_solicitations", "0"),
-        ("net/ipv4/icmp_ratelimit", "0"),
-        ("net/ipv6/icmp/ratelimit", "0"),
-        ("net/ipv4/ip_forward", forward),
-        ("net/ipv6/conf/all/forwarding", forward),
-    ] {
-        sysctl::write(path, value).unwrap();
-    }
 }

@@ -1,21 +1,24 @@
 //! Single packets, and whether they are answered.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use margay_netlink::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// TCP or UDP.
+/// What a packet speaks; ICMP is an echo request, which has no port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Via {
     Tcp,
     Udp,
+    Icmp,
 }
 
 /// A packet on its way, and whether anything came back: a closed port says so, which is answer enough.
 pub(super) struct Probe {
     socket: Socket,
+    via: Via,
     pub(super) answered: bool,
 }
 
@@ -25,6 +28,8 @@ impl Probe {
             let (kind, protocol) = match via {
                 Via::Tcp => (Type::STREAM, Protocol::TCP),
                 Via::Udp => (Type::DGRAM, Protocol::UDP),
+                Via::Icmp if to.is_ipv4() => (Type::DGRAM, Protocol::ICMPV4),
+                Via::Icmp => (Type::DGRAM, Protocol::ICMPV6),
             };
             let socket = Socket::new(Domain::for_address(to), kind, Some(protocol)).unwrap();
             socket.set_nonblocking(true).unwrap();
@@ -36,19 +41,55 @@ impl Probe {
                 Err(error) if error.raw_os_error() == Some(115) => {}
                 Err(error) => panic!("connect from {source:?} to {to}: {error}"),
             }
-            if via == Via::Udp {
-                socket.send(b"margay").unwrap();
+            match via {
+                Via::Tcp => {}
+                Via::Udp => _ = socket.send(b"margay").unwrap(),
+                // The kernel fills in what comes after the type.
+                Via::Icmp => {
+                    _ = socket
+                        .send(&[if to.is_ipv4() { 8 } else { 128 }, 0, 0, 0, 0, 0, 0, 1])
+                        .unwrap()
+                }
             }
             socket
         });
         Self {
             socket: socket.unwrap(),
+            via,
             answered: false,
         }
     }
 
     pub(super) fn poll(&mut self) {
+        if self.via == Via::Icmp {
+            self.answered |= (&self.socket).read(&mut [0; 8]).is_ok();
+            return;
+        }
         let error = self.socket.take_error().unwrap();
         self.answered |= error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    }
+}
+
+/// A packet that nothing keeps from arriving.
+#[derive(Debug)]
+pub(super) struct Sentinel(UdpSocket);
+
+impl Sentinel {
+    pub(super) fn send(from: &Netns, source: IpAddr, at: &Netns, to: IpAddr) -> Self {
+        let bound = |netns: &Netns, address| {
+            netns
+                .run(|| UdpSocket::bind(SocketAddr::new(address, 0)).unwrap())
+                .unwrap()
+        };
+        let receiver = bound(at, to);
+        receiver.set_nonblocking(true).unwrap();
+        bound(from, source)
+            .send_to(b"sentinel", receiver.local_addr().unwrap())
+            .unwrap();
+        Self(receiver)
+    }
+
+    pub(super) fn arrived(&self) -> bool {
+        self.0.recv(&mut [0; 8]).is_ok()
     }
 }

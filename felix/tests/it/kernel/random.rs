@@ -5,7 +5,7 @@ use std::pin::Pin;
 use margay_felix::verdict::{Cluster, Connection, Peer, Protocol, evaluate};
 use serde_json::json;
 
-use super::lab::Via::{Tcp, Udp};
+use super::lab::Via::{Icmp, Tcp, Udp};
 use super::lab::{Lab, id};
 use super::on_both_backends;
 use crate::rng::{Rng, seeds};
@@ -56,11 +56,11 @@ fn random_policies(lab: &mut Lab) -> Test<'_> {
                 if from == to {
                     continue;
                 }
-                let (via, port) = (*rng.pick(&[Tcp, Tcp, Udp]), *rng.pick(&PORTS));
-                let protocol = if via == Tcp {
-                    Protocol::Tcp(port)
-                } else {
-                    Protocol::Udp(port)
+                let (via, port) = (*rng.pick(&[Tcp, Tcp, Udp, Icmp]), *rng.pick(&PORTS));
+                let protocol = match via {
+                    Tcp => Protocol::Tcp(port),
+                    Udp => Protocol::Udp(port),
+                    Icmp => Protocol::Icmp,
                 };
                 let verdicts = lab.address_pairs(from, to).into_iter().map(|(from, to)| {
                     let connection = Connection {

@@ -86,7 +86,7 @@ fn case_33_policy_holds_for_a_terminating_pod() {
 }
 
 #[test]
-fn case_34_a_tightened_policy_denies_the_next_packet() {
+fn case_34_a_tightened_policy_denies_new_connections() {
     let rule = |port: u16| json!({"podSelector": {}, "ingress": [{"ports": [{"port": port}]}]});
     World::new()
         .policy("a/port", rule(80))
@@ -97,7 +97,7 @@ fn case_34_a_tightened_policy_denies_the_next_packet() {
 }
 
 #[test]
-fn case_35_a_deleted_policy_no_longer_isolates() {
+fn case_35_a_deleted_policy_denies_no_new_connection() {
     let mut world = World::new().policy("a/deny", json!({"podSelector": {}}));
     world.check(&[("b/web", "a/web", Tcp(80), Deny)]);
     world.0.policies.clear();
