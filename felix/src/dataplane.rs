@@ -11,6 +11,7 @@ mod snapshot;
 mod text;
 mod tools;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use events::Events;
@@ -97,8 +98,9 @@ impl Dataplane {
     /// # Errors
     ///
     /// When they cannot be read.
-    pub async fn set_names(&self) -> Result<Vec<String>, ToolError> {
-        Ok(self.tools.snapshot().await?.sets.into_keys().collect())
+    pub async fn set_kinds(&self) -> Result<BTreeMap<String, String>, ToolError> {
+        let sets = self.tools.snapshot().await?.sets.into_iter();
+        Ok(sets.map(|(name, set)| (name, set.kind)).collect())
     }
 
     /// Returns once others have changed chains of ours. Never, where the back end tells nothing of that.

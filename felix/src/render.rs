@@ -35,6 +35,8 @@ pub use ruleset::{
 pub struct Renderer {
     config: Config,
     ruleset: Ruleset,
+    /// The kinds of the sets that were there at the start, by name.
+    existing: BTreeMap<String, String>,
     /// The generation of every policy set, by its hash; those missing are at 0.
     generations: BTreeMap<Arc<str>, u32>,
     policies: BTreeMap<PolicyId, Arc<ActivePolicy>>,
@@ -53,11 +55,11 @@ struct Dirty {
 }
 
 impl Renderer {
-    /// Of a node without endpoints. `existing` are the names of the sets that the kernel has from an earlier run: what
-    /// is already there keeps its name.
-    pub fn new<'a>(config: Config, existing: impl IntoIterator<Item = &'a str>) -> Self {
+    /// Of a node without endpoints. `existing` are the kinds, by name, of the sets that the kernel has from an earlier run:
+    /// what is already there keeps its name.
+    pub fn new(config: Config, existing: BTreeMap<String, String>) -> Self {
         let mut generations = BTreeMap::new();
-        for (hash, generation) in existing.into_iter().filter_map(names::parse_policy_set) {
+        for (hash, generation) in existing.keys().filter_map(|name| names::parse_policy_set(name)) {
             let known = generations.entry(Arc::from(hash)).or_insert(generation);
             *known = generation.max(*known);
         }
@@ -66,6 +68,7 @@ impl Renderer {
             ruleset: Ruleset::default(),
             generations,
             policies: BTreeMap::new(),
+            existing,
             endpoints: BTreeMap::new(),
             pools: Pools::default(),
             started: false,

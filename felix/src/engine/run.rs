@@ -96,9 +96,8 @@ impl Task {
         let renderer = match &mut self.renderer {
             Some(renderer) => renderer,
             None => {
-                let names = self.dataplane.set_names().await?;
-                let names = names.iter().map(String::as_str);
-                self.renderer.insert(Renderer::new(self.config.rules.clone(), names))
+                let existing = self.dataplane.set_kinds().await?;
+                self.renderer.insert(Renderer::new(self.config.rules.clone(), existing))
             }
         };
         let changes = self.calc.flush();

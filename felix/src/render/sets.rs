@@ -69,12 +69,21 @@ impl Renderer {
     }
 
     pub(super) fn create_set(&mut self, id: &SetId, members: &BTreeSet<Member>, delta: &mut Delta) {
+        let kind = match id.kind {
+            SetKind::Nets => IpSetKind::HashNet,
+            SetKind::AddressPorts => IpSetKind::HashIpPort,
+        };
+        // The kernel keeps a set of another kind for as long as somebody's rule looks at it.
+        let taken = |name: SetName| {
+            self.existing
+                .get(&*name.0)
+                .is_some_and(|there| *there != kind.to_string())
+        };
+        while families(id).any(|family| taken(self.set_name(family, id))) {
+            *self.generations.entry(id.hash.clone()).or_default() += 1;
+        }
         for family in families(id) {
             let name = self.set_name(family, id);
-            let kind = match id.kind {
-                SetKind::Nets => IpSetKind::HashNet,
-                SetKind::AddressPorts => IpSetKind::HashIpPort,
-            };
             let members = of_family(members, family);
             let set = IpSet {
                 family,

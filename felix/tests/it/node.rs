@@ -1,5 +1,7 @@
 //! One node's policy engine without a kernel: calc and render, and what the kernel would hold.
 
+use std::collections::BTreeMap;
+
 use margay_api::slim;
 use margay_felix::calc::{Calc, Change};
 use margay_felix::convert;
@@ -28,7 +30,7 @@ impl Node {
         Self {
             name: name.to_owned(),
             calc,
-            renderer: Renderer::new(config, []),
+            renderer: Renderer::new(config, BTreeMap::new()),
             tamper: None,
         }
     }

@@ -56,7 +56,7 @@ fn written(plan: &Plan) -> String {
 
 #[test]
 fn writes_a_small_example_as_committed() {
-    let (mut calc, mut renderer) = (Calc::new(), Renderer::new(Config::default(), []));
+    let (mut calc, mut renderer) = (Calc::new(), Renderer::new(Config::default(), BTreeMap::new()));
     updates().into_iter().for_each(|update| calc.update(update));
     calc.in_sync();
     renderer.apply(calc.flush());
@@ -95,7 +95,7 @@ fn writes_a_small_example_as_committed() {
 /// Where IPv6 is off, its tools would refuse.
 #[test]
 fn writes_only_the_families_that_there_are() {
-    let (mut calc, mut renderer) = (Calc::new(), Renderer::new(Config::default(), []));
+    let (mut calc, mut renderer) = (Calc::new(), Renderer::new(Config::default(), BTreeMap::new()));
     updates().into_iter().for_each(|update| calc.update(update));
     calc.in_sync();
     let delta = renderer.apply(calc.flush());
