@@ -41,6 +41,9 @@ pub struct Renderer {
     generations: BTreeMap<Arc<str>, u32>,
     policies: BTreeMap<PolicyId, Arc<ActivePolicy>>,
     endpoints: BTreeMap<EndpointId, Arc<LocalEndpoint>>,
+    /// Interfaces of attachments that lack the configured prefix, having got their names under another. They stay
+    /// workloads' when the attachment goes: the link goes after it, and would be open until then.
+    others: BTreeSet<Arc<str>>,
     pools: Pools,
     started: bool,
 }
@@ -49,8 +52,7 @@ pub struct Renderer {
 #[derive(Debug, Default)]
 struct Dirty {
     policies: BTreeSet<PolicyId>,
-    endpoints: BTreeSet<EndpointId>,
-    /// Interfaces that endpoints had before.
+    /// Interfaces that endpoints have, or had before.
     interfaces: BTreeSet<Arc<str>>,
 }
 
@@ -66,10 +68,11 @@ impl Renderer {
         Self {
             config,
             ruleset: Ruleset::default(),
+            existing,
             generations,
             policies: BTreeMap::new(),
-            existing,
             endpoints: BTreeMap::new(),
+            others: BTreeSet::new(),
             pools: Pools::default(),
             started: false,
         }
@@ -125,9 +128,11 @@ impl Renderer {
         if has(self.policies.get(&id).map(Arc::as_ref)) != has(policy.as_deref()) {
             let users = self
                 .endpoints
-                .iter()
-                .filter(|(_, endpoint)| policies(endpoint).contains(&id));
-            dirty.endpoints.extend(users.map(|(id, _)| id.clone()));
+                .values()
+                .filter(|endpoint| policies(endpoint).contains(&id));
+            dirty
+                .interfaces
+                .extend(users.map(|user| user.attachment.interface.clone()));
         }
         match policy {
             Some(policy) => _ = self.policies.insert(id.clone(), policy),
@@ -137,44 +142,33 @@ impl Renderer {
     }
 
     fn take_endpoint(&mut self, id: EndpointId, endpoint: Option<Arc<LocalEndpoint>>, dirty: &mut Dirty) {
+        let new = endpoint.clone();
         let old = match endpoint {
-            Some(endpoint) => self.endpoints.insert(id.clone(), endpoint),
+            Some(endpoint) => self.endpoints.insert(id, endpoint),
             None => self.endpoints.remove(&id),
         };
-        dirty.interfaces.extend(old.map(|old| old.attachment.interface.clone()));
-        dirty.endpoints.insert(id);
+        for endpoint in [old, new].into_iter().flatten() {
+            let interface = &endpoint.attachment.interface;
+            if !interface.starts_with(&self.config.interface_prefix) {
+                self.others.insert(interface.clone());
+            }
+            dirty.interfaces.insert(interface.clone());
+        }
     }
 
     fn put_dirty(&mut self, dirty: &Dirty, delta: &mut Delta) {
         for id in &dirty.policies {
             self.put_policy(id, delta);
         }
-        if dirty.endpoints.is_empty() {
+        if dirty.interfaces.is_empty() {
             return;
         }
-        for id in &dirty.endpoints {
-            self.put_endpoint(id, delta);
+        for interface in &dirty.interfaces {
+            self.put_interface(interface, delta);
         }
+        self.put_tables(delta);
         self.put_dispatch(delta);
         self.put_sources(delta);
-        let in_use: BTreeSet<_> = self
-            .endpoints
-            .values()
-            .map(|endpoint| &endpoint.attachment.interface)
-            .collect();
-        let gone: Vec<_> = dirty
-            .interfaces
-            .iter()
-            .filter(|interface| !in_use.contains(interface))
-            .collect();
-        for interface in gone {
-            for (direction, family) in Direction::BOTH
-                .into_iter()
-                .flat_map(|d| Family::ALL.map(|family| (d, family)))
-            {
-                self.put(family, Table::Filter, &direction.endpoint_chain(interface), None, delta);
-            }
-        }
     }
 
     /// The sets that change together with rules that look at them.
@@ -217,18 +211,29 @@ impl Renderer {
     }
 
     fn put_base(&mut self, delta: &mut Delta) {
+        self.put_tables(delta);
+        self.put_sources(delta);
+        self.put_dispatch(delta);
+    }
+
+    fn put_tables(&mut self, delta: &mut Delta) {
         for family in Family::ALL {
             for table in Table::ALL {
                 self.put_table(family, table, delta);
             }
         }
-        self.put_sources(delta);
-        self.put_dispatch(delta);
+    }
+
+    /// Every interface that is a workload's.
+    fn workloads(&self) -> Vec<Interface> {
+        let prefix = Interface::Prefixed(self.config.interface_prefix.as_str().into());
+        let others = self.others.iter().cloned().map(Interface::Named);
+        std::iter::once(prefix).chain(others).collect()
     }
 
     fn put_table(&mut self, family: Family, table: Table, delta: &mut Delta) {
         let nat_outgoing = self.pools.nat_outgoing.iter().any(|net| Family::of(net.ip()) == family);
-        let rules = self.writer().base(family, table, nat_outgoing);
+        let rules = self.writer().base(family, table, &self.workloads(), nat_outgoing);
         if rules == TableRules::default() && !self.ruleset.tables.contains_key(&(family, table)) {
             return;
         }
@@ -260,16 +265,22 @@ impl Renderer {
         }
     }
 
-    fn put_endpoint(&mut self, id: &EndpointId, delta: &mut Delta) {
-        let Some(endpoint) = self.endpoints.get(id).cloned() else {
-            return;
-        };
+    fn put_interface(&mut self, interface: &str, delta: &mut Delta) {
+        let all = self.endpoints.values();
+        let claimants: Vec<_> = all
+            .filter(|endpoint| *endpoint.attachment.interface == *interface)
+            .cloned()
+            .collect();
         for direction in Direction::BOTH {
             let has_rules = |id: &PolicyId| self.policies.get(id).is_some_and(|policy| has_rules(policy, direction));
-            let chain = self.writer().endpoint(direction, &endpoint, has_rules);
-            let name = direction.endpoint_chain(&endpoint.attachment.interface);
+            let chain = match &claimants[..] {
+                [] => None,
+                [one] => Some(self.writer().endpoint(direction, one, has_rules)),
+                _ => Some(chains::denied("more than one workload claims it")),
+            };
+            let name = direction.endpoint_chain(interface);
             for family in Family::ALL {
-                self.put(family, Table::Filter, &name, Some(chain.clone()), delta);
+                self.put(family, Table::Filter, &name, chain.clone(), delta);
             }
         }
     }

@@ -76,9 +76,7 @@ impl Writer<'_> {
         has_rules: impl Fn(&PolicyId) -> bool,
     ) -> Chain {
         let Some(policy) = &endpoint.policy else {
-            return Chain {
-                rules: vec![rule([], Target::Drop).noted("its policy is not known yet")],
-            };
+            return denied("its policy is not known yet");
         };
         let established = match self.config.allow_action {
             AllowAction::Accept => Target::Accept,
@@ -191,6 +189,13 @@ impl Rule {
     fn noted(mut self, note: &str) -> Self {
         self.note = Some(note.into());
         self
+    }
+}
+
+/// The chain of an endpoint that nothing passes, and why.
+pub(super) fn denied(note: &str) -> Chain {
+    Chain {
+        rules: vec![rule([], Target::Drop).noted(note)],
     }
 }
 

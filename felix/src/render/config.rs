@@ -3,7 +3,8 @@
 /// Names, marks and actions of the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Every interface whose name starts with this is a workload's: `interfacePrefix`.
+    /// Every interface whose name starts with this is a workload's, and so is every attachment's, whatever its name:
+    /// `interfacePrefix`.
     pub interface_prefix: String,
     /// Bits of the packet mark that are ours to use; at least one: `iptablesMarkMask`.
     pub mark_mask: u32,

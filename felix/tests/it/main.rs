@@ -7,6 +7,7 @@ mod kernel;
 mod mutants;
 mod node;
 mod property;
+mod render;
 mod rng;
 mod shrink;
 mod state;

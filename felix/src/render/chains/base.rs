@@ -13,46 +13,52 @@ const DISCOVERY: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
 
 impl Writer<'_> {
     /// The chains and hooks of a table that are there whatever the cluster looks like.
-    pub(in crate::render) fn base(&self, family: Family, table: Table, nat_outgoing: bool) -> TableRules {
+    pub(in crate::render) fn base(
+        &self,
+        family: Family,
+        table: Table,
+        workloads: &[Interface],
+        nat_outgoing: bool,
+    ) -> TableRules {
         match table {
-            Table::Raw => self.raw(family),
-            Table::Nat if nat_outgoing => self.nat(family),
+            Table::Raw => raw(family, workloads),
+            Table::Nat if nat_outgoing => nat(family),
             Table::Nat => TableRules::default(),
-            Table::Filter => self.filter(family),
+            Table::Filter => self.filter(family, workloads),
         }
     }
 
-    fn filter(&self, family: Family) -> TableRules {
+    fn filter(&self, family: Family, workloads: &[Interface]) -> TableRules {
         let mut table = TableRules::default();
-        let workloads = || Interface::Prefixed(self.config.interface_prefix.as_str().into());
         let accept = self.config.allow_action == AllowAction::Accept;
 
-        let mut forward = Vec::new();
-        for direction in [Direction::From, Direction::To] {
-            forward.push(rule(
-                [direction.interface(workloads())],
-                Target::Jump(direction.dispatch_chain()),
-            ));
-        }
+        let either = || {
+            let matches = |direction: Direction| {
+                workloads
+                    .iter()
+                    .map(move |of| (direction, direction.interface(of.clone())))
+            };
+            [Direction::From, Direction::To].into_iter().flat_map(matches)
+        };
+        let mut forward: Vec<_> = either()
+            .map(|(direction, of)| rule([of], Target::Jump(direction.dispatch_chain())))
+            .collect();
         if accept {
-            for direction in [Direction::From, Direction::To] {
-                forward.push(rule(
-                    [direction.interface(workloads()), self.is_allowed()],
-                    Target::Accept,
-                ));
-            }
+            forward.extend(either().map(|(_, of)| rule([of, self.is_allowed()], Target::Accept)));
         }
         table.hook(Builtin::Forward, Position::First, "FORWARD", forward);
 
         let to_host = names::chain("wl-to-host");
-        let input = vec![rule([Match::InInterface(workloads())], Target::Goto(to_host.clone()))];
-        table.hook(Builtin::Input, Position::First, "INPUT", input);
+        let input = from(workloads).map(|from| rule([from], Target::Goto(to_host.clone())));
+        table.hook(Builtin::Input, Position::First, "INPUT", input.collect());
         table.chains.insert(to_host, self.workload_to_host(family));
 
         if accept {
-            let output = rule([Match::OutInterface(workloads())], Target::Accept);
-            let output = output.noted("a node reaches its own workloads");
-            table.hook(Builtin::Output, Position::First, "OUTPUT", vec![output]);
+            let output = workloads.iter().map(|to| {
+                let rule = rule([Match::OutInterface(to.clone())], Target::Accept);
+                rule.noted("a node reaches its own workloads")
+            });
+            table.hook(Builtin::Output, Position::First, "OUTPUT", output.collect());
         }
         let allowed = rule(
             [],
@@ -87,56 +93,62 @@ impl Writer<'_> {
         }
         Chain { rules }
     }
+}
 
-    fn raw(&self, family: Family) -> TableRules {
-        let from_workload = || Match::InInterface(Interface::Prefixed(self.config.interface_prefix.as_str().into()));
-        let net = |text: &str| text.parse().expect("a CIDR");
-        let mut rules = match family {
-            Family::V4 => {
-                let loopback = rule([from_workload(), Match::Destination(net("127.0.0.0/8"))], Target::Drop);
-                vec![loopback.noted("route_localnet is for translated packets only")]
-            }
-            Family::V6 => {
-                let unspecified = Match::Source(net("::/128"));
-                let detection = [from_workload(), unspecified, Match::Protocol(Protocol::ICMPV6)];
-                vec![
-                    rule([from_workload(), Match::Source(net("fe80::/10"))], Target::Return),
-                    rule(detection, Target::Return).noted("duplicate address detection"),
-                ]
-            }
-        };
-        let set = names::fixed_set(family, SOURCES);
+fn raw(family: Family, workloads: &[Interface]) -> TableRules {
+    let net = |text: &str| text.parse().expect("a CIDR");
+    let own = |from: Match| match family {
+        Family::V4 => {
+            let loopback = rule([from, Match::Destination(net("127.0.0.0/8"))], Target::Drop);
+            vec![loopback.noted("route_localnet is for translated packets only")]
+        }
+        Family::V6 => {
+            let unspecified = Match::Source(net("::/128"));
+            let detection = [from.clone(), unspecified, Match::Protocol(Protocol::ICMPV6)];
+            vec![
+                rule([from, Match::Source(net("fe80::/10"))], Target::Return),
+                rule(detection, Target::Return).noted("duplicate address detection"),
+            ]
+        }
+    };
+    let mut rules: Vec<_> = from(workloads).flat_map(own).collect();
+    rules.extend(from(workloads).map(|from| {
         let foreign = Match::Set {
-            set,
+            set: names::fixed_set(family, SOURCES),
             lookup: Lookup::SourceAndInterface,
             negated: true,
         };
-        rules.push(rule([from_workload(), foreign], Target::Drop).noted("not the workload's own address"));
-        let mut table = TableRules::default();
-        table.hook(Builtin::Prerouting, Position::First, "PREROUTING", rules);
-        table
-    }
+        rule([from, foreign], Target::Drop).noted("not the workload's own address")
+    }));
+    let mut table = TableRules::default();
+    table.hook(Builtin::Prerouting, Position::First, "PREROUTING", rules);
+    table
+}
 
-    fn nat(&self, family: Family) -> TableRules {
-        let set = |what, lookup, negated| Match::Set {
-            set: names::fixed_set(family, what),
-            lookup,
-            negated,
-        };
-        let leaves = [
-            set(NAT_OUTGOING, Lookup::Source, false),
-            set(POOLS, Lookup::Destination, true),
-        ];
-        let mut table = TableRules::default();
-        let masquerade = rule(leaves, Target::Masquerade).noted("natOutgoing");
-        table.hook(
-            Builtin::Postrouting,
-            Position::Appended,
-            "POSTROUTING",
-            vec![masquerade],
-        );
-        table
-    }
+fn nat(family: Family) -> TableRules {
+    let set = |what, lookup, negated| Match::Set {
+        set: names::fixed_set(family, what),
+        lookup,
+        negated,
+    };
+    let leaves = [
+        set(NAT_OUTGOING, Lookup::Source, false),
+        set(POOLS, Lookup::Destination, true),
+    ];
+    let mut table = TableRules::default();
+    let masquerade = rule(leaves, Target::Masquerade).noted("natOutgoing");
+    table.hook(
+        Builtin::Postrouting,
+        Position::Appended,
+        "POSTROUTING",
+        vec![masquerade],
+    );
+    table
+}
+
+/// What comes from a workload.
+fn from(workloads: &[Interface]) -> impl Iterator<Item = Match> {
+    workloads.iter().cloned().map(Match::InInterface)
 }
 
 impl TableRules {

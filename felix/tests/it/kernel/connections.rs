@@ -17,6 +17,7 @@ on_both_backends!(
     case_34_tightening_stops_new_connections_and_no_established_one,
     case_35_an_established_connection_survives_its_policys_end,
     case_38_through_a_service_to_itself,
+    another_interface_prefix_opens_nothing,
 );
 
 /// A TCP connection in each family, and whether both directions still work.
@@ -136,5 +137,32 @@ fn case_38_through_a_service_to_itself(lab: &mut Lab) -> Test<'_> {
             ])
             .await;
         }
+    })
+}
+
+/// Interfaces keep the names that they got under the prefix of their time.
+fn another_interface_prefix_opens_nothing(lab: &mut Lab) -> Test<'_> {
+    Box::pin(async move {
+        lab.begin(&[("shop", "a")]).await;
+        lab.pod("shop/a", "web", json!([])).await;
+        lab.pod("shop/b", "db", json!([])).await;
+        lab.policy(
+            "shop/deny",
+            json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress", "Egress"]}),
+        );
+        lab.settled().await;
+        let expected = [
+            ("shop/b", "shop/a", Tcp, 80, false),
+            ("192.0.2.1", "shop/a", Tcp, 80, false),
+            ("shop/a", "192.0.2.1", Tcp, 80, false),
+            ("shop/a", "node", Tcp, 80, false),
+            ("shop/b", "node", Tcp, 80, false),
+            ("shop/b", "192.0.2.1", Tcp, 80, true),
+            ("node", "shop/a", Tcp, 80, true),
+        ];
+        lab.expect(&expected).await;
+        lab.config.rules.interface_prefix = "pod".to_owned();
+        lab.restart().await;
+        lab.expect(&expected).await;
     })
 }
