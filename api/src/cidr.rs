@@ -25,13 +25,7 @@ pub enum CidrError {
 /// # Errors
 /// Tells which, with what was probably meant.
 pub fn parse(text: &str) -> Result<IpNetwork, CidrError> {
-    let syntax = || CidrError::Syntax(text.to_owned());
-    let (address, prefix) = text.split_once('/').ok_or_else(syntax)?;
-    let address: IpAddr = address.parse().map_err(|_| syntax())?;
-    let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
-    let canonical = digits && (prefix.len() == 1 || !prefix.starts_with('0'));
-    let prefix = prefix.parse().ok().filter(|_| canonical).ok_or_else(syntax)?;
-    let network = IpNetwork::new(address, prefix).map_err(|_| syntax())?;
+    let network = parse_any(text)?;
     let masked = masked(network);
     if masked == network {
         Ok(network)
@@ -41,6 +35,20 @@ pub fn parse(text: &str) -> Result<IpNetwork, CidrError> {
             suggestion: masked,
         })
     }
+}
+
+/// Reads `address/prefix`, the address's bits beyond the prefix included; the prefix is in plain digits.
+///
+/// # Errors
+/// When it is anything else.
+pub fn parse_any(text: &str) -> Result<IpNetwork, CidrError> {
+    let syntax = || CidrError::Syntax(text.to_owned());
+    let (address, prefix) = text.split_once('/').ok_or_else(syntax)?;
+    let address: IpAddr = address.parse().map_err(|_| syntax())?;
+    let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+    let canonical = digits && (prefix.len() == 1 || !prefix.starts_with('0'));
+    let prefix = prefix.parse().ok().filter(|_| canonical).ok_or_else(syntax)?;
+    IpNetwork::new(address, prefix).map_err(|_| syntax())
 }
 
 /// The network without bits beyond its prefix.

@@ -17,6 +17,10 @@ use crate::model::{
     Test, Update,
 };
 
+/// The most ranges that a policy's ipBlocks may come to without their excepts: on every node that it selects a pod of, each
+/// is a member of a set, of which a set has room for about a million.
+const MOST_PIECES: usize = 65_536;
+
 /// A NetworkPolicy, with all that is wrong with it. A policy with any problem denies, in the directions it names,
 /// everything to what it selects: no rule of it allows. Where the selector itself is wrong, its sound parts select.
 pub fn network_policy(policy: &NetworkPolicy) -> (Update, Vec<Problem>) {
@@ -25,6 +29,7 @@ pub fn network_policy(policy: &NetworkPolicy) -> (Update, Vec<Problem>) {
         namespace: policy.metadata.namespace.as_str().into(),
         object: format!("NetworkPolicy {}", policy.metadata.full_name()),
         problems: Vec::new(),
+        pieces: MOST_PIECES,
     };
     let converted = reader.policy(&policy);
     let allows_nothing = |rules: &Option<Vec<Rule>>| rules.as_ref().map(|_| Vec::new());
@@ -48,6 +53,8 @@ struct Reader {
     namespace: Arc<str>,
     object: String,
     problems: Vec<Problem>,
+    /// How many more ranges its ipBlocks may come to.
+    pieces: usize,
 }
 
 /// Ports by protocol; `None` stands for every port of the protocol.
@@ -207,7 +214,7 @@ impl Reader {
         let mut holes = Vec::new();
         for (i, except) in block.except.iter().enumerate() {
             match cidr::parse(except) {
-                Ok(hole) if hole != whole && cidr::contains(whole, hole) => holes.push(hole),
+                Ok(hole) if hole != whole && margay_api::cidr::contains(whole, hole) => holes.push(hole),
                 Ok(hole) => {
                     self.problem(
                         format!("{field}.except[{i}]"),
@@ -217,7 +224,17 @@ impl Reader {
                 Err(message) => self.problem(format!("{field}.except[{i}]"), &message),
             }
         }
-        cidr::subtract(whole, &holes)
+        let mut left = BTreeSet::new();
+        if !cidr::subtract(whole, &holes, &mut left, self.pieces) {
+            let message = format!(
+                "brings the policy's ipBlocks to more than {MOST_PIECES} ranges, too many for a node: except fewer and larger \
+                 ranges, or make it several policies"
+            );
+            self.problem(format!("{field}.except"), &message);
+            return BTreeSet::new();
+        }
+        self.pieces -= left.len();
+        left
     }
 
     fn selector(&mut self, field: &str, selector: &LabelSelector) -> Selector {

@@ -16,7 +16,8 @@ impl Cidr {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (address, length) = text.split_once('/')?;
         let base: IpAddr = address.parse().ok()?;
-        if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+        let padded = length.len() > 1 && length.starts_with('0');
+        if padded || length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
         let length: u32 = length.parse().ok()?;
@@ -86,6 +87,7 @@ mod tests {
             "10.0.0.0/33",
             "10.0.0.0/-1",
             "10.0.0.0/+8",
+            "10.0.0.0/08",
             "10.0.0/8",
             "fd00::/129",
             "x/8",

@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 
 fn convert(spec: serde_json::Value) -> (Policy, Vec<String>) {
@@ -120,4 +122,27 @@ fn the_sound_part_of_an_invalid_selector_selects() {
     );
     assert_eq!(policy.selects.to_string(), r#"[app in {"web"}] in namespace "shop""#);
     assert_eq!(policy.ingress, Some(vec![]));
+}
+
+#[test]
+fn excepts_that_leave_too_many_ranges_deny() {
+    let scattered = |n: u64| {
+        (0..n)
+            .map(|i| format!("{:x}:{:x}::/128", 0x2000 + i * 7 % 4096, i))
+            .collect::<Vec<_>>()
+    };
+    let from = |n| json!({"from": [{"ipBlock": {"cidr": "::/0", "except": scattered(n)}}]});
+    let spec = |rules: &[serde_json::Value]| json!({"podSelector": {}, "ingress": rules});
+    let (policy, problems) = convert(spec(&[from(10_000)]));
+    assert_eq!(
+        problems,
+        [
+            "NetworkPolicy shop/p: spec.ingress[0].from[0].ipBlock.except: brings the policy's ipBlocks to more than \
+          65536 ranges, too many for a node: except fewer and larger ranges, or make it several policies"
+        ]
+    );
+    assert_eq!(policy.ingress, Some(vec![]));
+    // Each of two is within bounds, both together are not.
+    assert_eq!(convert(spec(&[from(500)])).1, [""; 0]);
+    assert_eq!(convert(spec(&[from(500), from(500)])).1.len(), 1);
 }
