@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -14,6 +15,9 @@ use crate::render::Family;
 /// How long a tool waits for others to let go of the tables, in seconds.
 const LOCK_WAIT: &str = "10";
 
+/// How long a tool may run, that wait included.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// A tool that could not be run, or that refused.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ToolError {
@@ -24,6 +28,16 @@ pub enum ToolError {
         tool: String,
         /// What the system said.
         reason: String,
+    },
+    /// It hung.
+    #[error(
+        "{tool} had not ended after {limit:?} and was killed; see what else holds the tables, and the kernel's log"
+    )]
+    Hung {
+        /// Its name.
+        tool: String,
+        /// How long it was given.
+        limit: Duration,
     },
     /// It refused.
     #[error("{tool} failed: {message}")]
@@ -107,6 +121,16 @@ impl Tools {
 }
 
 async fn run(tool: &str, arguments: &[&str], input: &str, started: impl FnOnce(u32)) -> Result<String, ToolError> {
+    run_within(LIMIT, tool, arguments, input, started).await
+}
+
+async fn run_within(
+    limit: Duration,
+    tool: &str,
+    arguments: &[&str],
+    input: &str,
+    started: impl FnOnce(u32),
+) -> Result<String, ToolError> {
     let failed = |error: io::Error| ToolError::Run {
         tool: tool.to_owned(),
         reason: error.to_string(),
@@ -130,8 +154,12 @@ async fn run(tool: &str, arguments: &[&str], input: &str, started: impl FnOnce(u
         }
         drop(stdin.take());
     };
-    let ((), output) = tokio::join!(write, child.wait_with_output());
-    let output = output.map_err(failed)?;
+    let both = async { tokio::join!(write, child.wait_with_output()).1 };
+    let hung = |_| ToolError::Hung {
+        tool: tool.to_owned(),
+        limit,
+    };
+    let output = tokio::time::timeout(limit, both).await.map_err(hung)?.map_err(failed)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -160,5 +188,20 @@ mod tests {
         let stderr = "iptables-restore v1.8.9 (nf_tables): \nline 2: CHAIN_ADD failed\n";
         assert_eq!(named_line(stderr, "*filter\n-A x\n").as_deref(), Some(" (-A x)"));
         assert_eq!(named_line("no number", "x"), None);
+    }
+
+    #[test]
+    fn a_tool_that_hangs_is_ended_and_named() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let error = runtime.block_on(run_within(Duration::from_millis(10), "sleep", &["1000"], "", |_| ()));
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .starts_with("sleep had not ended after 10ms and was killed; ")
+        );
     }
 }
