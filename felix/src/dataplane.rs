@@ -18,7 +18,7 @@ use events::Events;
 use plan::Plan;
 use tools::Tools;
 
-use crate::render::{Delta, Family, Ruleset};
+use crate::render::{Delta, Family, Ruleset, SetName, parse_policy_set};
 
 pub use connections::forget_connections;
 pub use tools::ToolError;
@@ -74,6 +74,19 @@ pub struct Dataplane {
     known: bool,
     writes: u64,
     events: Option<Events>,
+    /// Sets of policies that the kernel does not take, and what it says. What looks at one is denied.
+    refused: Refused,
+    /// Whether rules of an earlier run with the other back end may still be there, and why they are.
+    other_backend: OtherBackend,
+}
+
+type Refused = BTreeMap<SetName, ToolError>;
+
+#[derive(Debug)]
+enum OtherBackend {
+    Unknown,
+    Clean,
+    Stays(ToolError),
 }
 
 impl Dataplane {
@@ -90,10 +103,12 @@ impl Dataplane {
             known: false,
             writes: 0,
             events,
+            refused: Refused::new(),
+            other_backend: OtherBackend::Unknown,
         }
     }
 
-    /// The sets of ours that are there, by name.
+    /// The kinds of the sets of ours that are there, by name.
     ///
     /// # Errors
     ///
@@ -116,44 +131,74 @@ impl Dataplane {
         self.writes
     }
 
+    /// What is not as it should be although the last call succeeded: each is tried again at the next one.
+    pub fn complaints(&self) -> Vec<String> {
+        let refused = self.refused.iter().map(|(name, error)| {
+            format!("the policies that look at set {name} deny, as the kernel does not take it: {error}")
+        });
+        let left = match &self.other_backend {
+            OtherBackend::Stays(error) => Some(format!(
+                "rules of an earlier run with iptables {} judge packets too, as they cannot be removed: {error}",
+                self.tools.backend().other()
+            )),
+            OtherBackend::Unknown | OtherBackend::Clean => None,
+        };
+        refused.chain(left).collect()
+    }
+
     /// Makes the kernel hold `ruleset`. `delta` is how it differs from what the last call asked for; after a failure, and
-    /// the first time, the kernel is read and all differences are written.
+    /// the first time, the kernel is read and all differences are written. A policy's set that the kernel refuses is left
+    /// out, with all that looks at it, so that everything else is in force; see [`Dataplane::complaints`].
     ///
     /// # Errors
     ///
     /// When a tool refuses. What was written before that stays; call again with any delta.
     pub async fn apply(&mut self, ruleset: &Ruleset, delta: &Delta) -> Result<(), ToolError> {
-        let first = !self.known;
-        if first || !delta.hooks.is_empty() {
-            self.repair(ruleset).await?;
-        } else {
+        if self.known && self.refused.is_empty() && delta.hooks.is_empty() {
             self.known = false;
-            self.write(Plan::for_delta(ruleset, delta, self.tools.families()))
-                .await?;
-            self.known = true;
+            let plan = Plan::for_delta(ruleset, delta, self.tools.families());
+            if self.write(plan).await?.is_empty() {
+                self.known = true;
+                return Ok(());
+            }
         }
-        if first {
-            self.leave_other_backend().await;
-        }
-        Ok(())
+        self.repair(ruleset).await.map(|_| ())
     }
 
-    /// Reads the kernel and writes every difference from `ruleset`; tells whether there was any.
+    /// Reads the kernel and writes every difference from `ruleset`; tells whether there was any, stale sets aside.
     ///
     /// # Errors
     ///
     /// When a tool refuses.
     pub async fn repair(&mut self, ruleset: &Ruleset) -> Result<bool, ToolError> {
         self.known = false;
+        let families = self.tools.families().to_vec();
+        let without = |refused: &Refused| ruleset.without(&refused.keys().cloned().collect());
         let kernel = self.tools.snapshot().await?;
-        let plan = Plan::for_snapshot(ruleset, &kernel, self.tools.families());
-        let differs = !plan.is_empty();
-        self.write(plan).await?;
+        let mut plan = Plan::for_snapshot(ruleset, &kernel, &families);
+        let differs = if self.refused.is_empty() {
+            plan.edits()
+        } else {
+            Plan::for_snapshot(&without(&self.refused), &kernel, &families).edits()
+        };
+        let mut refused = Refused::new();
+        loop {
+            let more = self.write(plan).await?;
+            if more.is_empty() {
+                break;
+            }
+            refused.extend(more);
+            let kernel = self.tools.snapshot().await?;
+            plan = Plan::for_snapshot(&without(&refused), &kernel, &families);
+        }
+        self.refused = refused;
         self.known = true;
+        self.leave_other_backend().await;
         Ok(differs)
     }
 
-    async fn write(&mut self, plan: Plan) -> Result<(), ToolError> {
+    /// Answers the sets of policies that were refused. Where those are new, nothing further is written: rules need them.
+    async fn write(&mut self, plan: Plan) -> Result<Refused, ToolError> {
         let Plan {
             mut sets_before,
             tables,
@@ -163,7 +208,10 @@ impl Dataplane {
         if tables.is_empty() {
             sets_before.push_str(&std::mem::take(&mut sets_after));
         }
-        self.restore_sets(&sets_before).await?;
+        let refused = self.restore_sets(&sets_before).await?;
+        if !refused.is_empty() {
+            return Ok(refused);
+        }
         let mut by_family: Vec<(Family, String)> = Vec::new();
         for (family, text) in tables {
             match by_family.last_mut().filter(|(last, _)| *last == family) {
@@ -177,32 +225,59 @@ impl Dataplane {
             self.tools.restore_tables(family, &text, started).await?;
             self.writes += 1;
         }
-        self.restore_sets(&sets_after).await?;
-        if !unused_sets.is_empty() {
-            let text: String = unused_sets.iter().map(|name| format!("destroy {name}\n")).collect();
-            // A rule that somebody else made may still use one; it goes at a later refresh.
-            match self.tools.restore_sets(&text).await {
-                Ok(()) => self.writes += 1,
-                Err(error) => tracing::debug!(%error, "an unused set stays for now"),
-            }
+        let refused = self.restore_sets(&sets_after).await?;
+        let text: String = unused_sets.iter().map(|name| format!("destroy {name}\n")).collect();
+        // A rule that somebody else made may still use one; it goes at a later refresh.
+        for (name, error) in self.restore_each(&text).await? {
+            tracing::debug!(%name, %error, "an unused set stays for now");
         }
-        Ok(())
+        Ok(refused)
     }
 
-    async fn restore_sets(&mut self, text: &str) -> Result<(), ToolError> {
-        if !text.is_empty() {
-            self.tools.restore_sets(text).await?;
-            self.writes += 1;
+    /// Answers the sets of policies that were refused; a set that all workloads need must not be.
+    async fn restore_sets(&mut self, text: &str) -> Result<Refused, ToolError> {
+        let refused = self.restore_each(text).await?;
+        match refused.iter().find(|(name, _)| parse_policy_set(&name.0).is_none()) {
+            Some((_, error)) => Err(error.clone()),
+            None => Ok(refused),
         }
-        Ok(())
+    }
+
+    /// All lines at once; if that fails set by set, as the tool stops at the first line that is refused.
+    async fn restore_each(&mut self, text: &str) -> Result<Refused, ToolError> {
+        let mut refused = Refused::new();
+        if text.is_empty() {
+            return Ok(refused);
+        }
+        match self.tools.restore_sets(text).await {
+            Ok(()) => {
+                self.writes += 1;
+                return Ok(refused);
+            }
+            Err(ToolError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        for (name, lines) in by_set(text) {
+            match self.tools.restore_sets(&lines).await {
+                Ok(()) => self.writes += 1,
+                Err(error @ ToolError::Refused { .. }) => _ = refused.insert(SetName(name.into()), error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(refused)
     }
 
     /// Removes what an earlier run with the other back end left behind: two filters would judge every packet.
     async fn leave_other_backend(&mut self) {
+        if matches!(self.other_backend, OtherBackend::Clean) {
+            return;
+        }
         let other = Tools::new(self.tools.backend().other());
+        // Hosts without the other tools have no rules there.
         let Ok(there) = other.snapshot_tables().await else {
             return;
         };
+        self.other_backend = OtherBackend::Clean;
         if !there.has_our_rules() {
             return;
         }
@@ -210,8 +285,21 @@ impl Dataplane {
         for (family, text) in plan.tables {
             match other.restore_tables(family, &text, |_| ()).await {
                 Ok(()) => self.writes += 1,
-                Err(error) => tracing::warn!(%error, backend = %other.backend(), "left-over rules stay"),
+                Err(error) => {
+                    tracing::warn!(%error, backend = %other.backend(), "left-over rules stay");
+                    self.other_backend = OtherBackend::Stays(error);
+                }
             }
         }
     }
+}
+
+/// The lines for `ipset restore` apart, by the set that each names in its second word.
+fn by_set(text: &str) -> BTreeMap<&str, String> {
+    let mut sets: BTreeMap<&str, String> = BTreeMap::new();
+    for line in text.lines() {
+        let name = line.split(' ').nth(1).unwrap_or_default();
+        *sets.entry(name).or_default() += &format!("{line}\n");
+    }
+    sets
 }

@@ -24,7 +24,7 @@ use dispatch::dispatch;
 
 pub use config::{AllowAction, Config, EndpointToHost};
 pub use delta::{Delta, SetChange};
-pub(crate) use names::{CHAIN_PREFIX, set_prefix};
+pub(crate) use names::{CHAIN_PREFIX, parse_policy_set, set_prefix};
 pub use ruleset::{
     Builtin, Chain, ChainName, Connection, Entry, Family, Hook, Interface, IpSet, IpSetKind, Lookup, Match, Position,
     Rule, Ruleset, SetName, Table, TableRules, Target,

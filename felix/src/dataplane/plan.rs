@@ -108,9 +108,9 @@ impl Plan {
         plan
     }
 
-    /// Whether there is nothing to write.
-    pub(super) fn is_empty(&self) -> bool {
-        *self == Self::default()
+    /// Whether there is anything to write, the end of unused sets aside.
+    pub(super) fn edits(&self) -> bool {
+        !(self.sets_before.is_empty() && self.tables.is_empty() && self.sets_after.is_empty())
     }
 
     fn create_set(&mut self, ruleset: &Ruleset, name: &SetName) {

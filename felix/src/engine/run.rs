@@ -152,8 +152,16 @@ impl Task {
             }
         };
         let policies = self.renderer.as_ref().map(policy_uses).unwrap_or_default();
+        let complaints = self.dataplane.complaints();
+        if !complaints.is_empty() && complaints != board.complaints() {
+            tracing::error!(complaints = complaints.join("; "), "policy is in force but for a part");
+        }
+        if !complaints.is_empty() {
+            self.next_refresh = self.next_refresh.min(Instant::now() + LONGEST_RETRY);
+        }
         board.edit(|shown| {
             shown.error.clone_from(&error);
+            shown.complaints = complaints;
             shown.counters = self.counters;
             if error.is_none() {
                 shown.in_sync = true;

@@ -18,7 +18,8 @@ pub struct Status {
     pub in_sync: bool,
     /// Updates that wait to be looked at.
     pub queued: usize,
-    /// Why the kernel is not what it should be, while it is not; retried without end.
+    /// Why the kernel is not wholly what it should be, while it is not; retried without end. It may be a part only: then
+    /// everything else is in force, and [`Handle::wait_programmed`](super::Handle::wait_programmed) says so.
     pub error: Option<String>,
     /// This node's endpoints, by name.
     pub endpoints: Vec<EndpointStatus>,
@@ -95,6 +96,8 @@ pub(super) struct Shown {
     /// The queue's position that the kernel now reflects.
     pub(super) applied: u64,
     pub(super) error: Option<String>,
+    /// What is amiss with a part, while all else is in force.
+    pub(super) complaints: Vec<String>,
     pub(super) endpoints: BTreeMap<EndpointId, EndpointStatus>,
     pub(super) policies: BTreeMap<PolicyId, usize>,
     pub(super) counters: Counters,
@@ -107,6 +110,7 @@ impl Board {
             in_sync: false,
             applied: 0,
             error: None,
+            complaints: Vec::new(),
             endpoints: BTreeMap::new(),
             policies: BTreeMap::new(),
             counters: Counters::default(),
@@ -120,6 +124,10 @@ impl Board {
     pub(super) fn edit(&self, edit: impl FnOnce(&mut Shown)) {
         edit(&mut self.shown.lock());
         self.changed.send_modify(|version| *version += 1);
+    }
+
+    pub(super) fn complaints(&self) -> Vec<String> {
+        self.shown.lock().complaints.clone()
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
@@ -145,6 +153,12 @@ impl Board {
 
     pub(super) fn status(&self, queued: usize) -> Status {
         let shown = self.shown.lock();
+        let amiss: Vec<_> = shown
+            .error
+            .iter()
+            .chain(&shown.complaints)
+            .map(String::as_str)
+            .collect();
         let policies = shown.policies.iter().map(|(id, &endpoints)| PolicyStatus {
             id: id.clone(),
             endpoints,
@@ -153,7 +167,7 @@ impl Board {
             backend: shown.backend,
             in_sync: shown.in_sync,
             queued,
-            error: shown.error.clone(),
+            error: (!amiss.is_empty()).then(|| amiss.join("; ")),
             endpoints: shown.endpoints.values().cloned().collect(),
             policies: policies.collect(),
             counters: shown.counters,

@@ -48,7 +48,7 @@ pub(super) fn policy_set(family: Family, id: &SetId, generation: u32) -> SetName
 }
 
 /// The hash and the generation of a set's name, where it is one that policies use.
-pub(super) fn parse_policy_set(name: &str) -> Option<(&str, u32)> {
+pub(crate) fn parse_policy_set(name: &str) -> Option<(&str, u32)> {
     let rest = Family::ALL
         .iter()
         .find_map(|&family| name.strip_prefix(set_prefix(family)))?;

@@ -8,6 +8,7 @@ mod policy;
 mod probe;
 mod protocols;
 mod random;
+mod refusals;
 mod upkeep;
 
 /// Defines a test for each back end.
