@@ -2,7 +2,7 @@
 
 mod bgp;
 mod network_policy;
-mod resources;
+pub(crate) mod resources;
 
 pub use bgp::{is_as_number, is_router_address};
 pub use network_policy::{label_selector, network_policy};

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::validate::resources::{HOST_LINKS, INTERFACE_PREFIX};
+
 /// Rules on the whole object: its name, where only some names mean anything.
 pub(super) fn object(kind: &str) -> Vec<Value> {
     match kind {
@@ -109,6 +111,13 @@ pub(super) fn field(kind: &str, field: &str) -> Vec<Value> {
             "rule": PEER_ADDRESS,
             "message": "must be an IP address, optionally with a port as <IPv4>:<port> or [<IPv6>]:<port>",
         })],
+        ("FelixConfiguration", "interfacePrefix") => {
+            let links = HOST_LINKS.map(|link| format!("'{link}'")).join(", ");
+            vec![json!({
+                "rule": format!("self.matches('^[a-z][a-z0-9]{{0,3}}$') && ![{links}].exists(link, link.startsWith(self) || self.startsWith(link))"),
+                "message": INTERFACE_PREFIX,
+            })]
+        }
         _ => Vec::new(),
     }
 }

@@ -180,7 +180,7 @@ pub struct FelixConfigurationSpec {
     pub debug_simulate_dataplane_hang_after: Option<Duration>,
     /// Prefix of the host side of pods' interfaces. Default: cali in Calico, mgy here.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256), extend("pattern" = "^[a-zA-Z0-9_.-]{1,4}$"))]
+    #[schemars(length(max = 256))]
     pub interface_prefix: Option<String>,
     /// Interfaces that are no host endpoints. Default: kube-ipvs0.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -156,6 +156,16 @@ pub fn bgp_configuration(spec: &BGPConfigurationSpec) -> Vec<Violation> {
 /// Fewest bits of the packet mark that rules can work with.
 const LEAST_MARK_BITS: u32 = 8;
 
+/// How the names of a host's own links usually start. Rules for pods that met those would cut off the node.
+pub(crate) const HOST_LINKS: [&str; 21] = [
+    "bond", "br", "cni", "docker", "dummy", "en", "eth", "flannel", "ib", "lo", "tap", "team", "tun", "usb", "veth",
+    "virbr", "vlan", "vxlan", "wg", "wl", "ww",
+];
+
+/// What a prefix of pods' interfaces must be.
+pub(crate) const INTERFACE_PREFIX: &str = "must be 1 to 4 of a-z and 0-9, a letter first, and nothing that names of a host's \
+    own links (such as eth0, ens3, br0 or veth1) start with: set mgy, cali or pod, or leave it out";
+
 /// Everything that is wrong with the policy engine's settings.
 pub fn felix_configuration(spec: &FelixConfigurationSpec) -> Vec<Violation> {
     let mut found = Vec::new();
@@ -171,13 +181,12 @@ pub fn felix_configuration(spec: &FelixConfigurationSpec) -> Vec<Violation> {
             found.push(Violation::new(format!("spec.{field}"), message));
         }
     }
-    if let Some(prefix) = spec
+    if spec
         .interface_prefix
         .as_deref()
-        .filter(|prefix| prefix.is_empty() || prefix.len() > 4)
+        .is_some_and(|prefix| !fits_pods(prefix))
     {
-        let message = format!("\"{prefix}\" is not 1 to 4 characters: 11 more must fit into an interface's name");
-        found.push(Violation::new("spec.interfacePrefix", message));
+        found.push(Violation::new("spec.interfacePrefix", INTERFACE_PREFIX));
     }
     for (field, port) in [
         ("healthPort", spec.health_port),
@@ -207,6 +216,16 @@ fn as_number(number: u32, found: &mut Vec<Violation>) {
         let message = format!("{number} is reserved (RFC 6793, 7300); use the number of a real AS");
         found.push(Violation::new("spec.asNumber", message));
     }
+}
+
+/// See [`INTERFACE_PREFIX`]. 11 more characters follow in the name of an interface, which has room for 15.
+fn fits_pods(prefix: &str) -> bool {
+    (1..=4).contains(&prefix.len())
+        && prefix.starts_with(|c: char| c.is_ascii_lowercase())
+        && prefix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && !HOST_LINKS
+            .iter()
+            .any(|link| link.starts_with(prefix) || prefix.starts_with(link))
 }
 
 fn selector(text: Option<&str>, field: &str, found: &mut Vec<Violation>) {
@@ -380,5 +399,28 @@ mod tests {
                 "spec.healthHost"
             ]
         );
+    }
+    #[test]
+    fn a_prefix_meets_no_link_of_the_hosts_own() {
+        let lines = |prefix: &str| {
+            let interface_prefix = Some(prefix.to_owned());
+            lines(felix_configuration(&FelixConfigurationSpec {
+                interface_prefix,
+                ..Default::default()
+            }))
+        };
+        for good in ["mgy", "cali", "pod", "p", "k8s0", "ns"] {
+            assert_eq!(lines(good), Vec::<String>::new(), "{good}");
+        }
+        for bad in [
+            "", "e", "en", "eth", "eth0", "eno1", "l", "br", "veth", "dock", "b", "Pod", "1ab", "a-b", "a+", "é",
+            "abcde",
+        ] {
+            assert_eq!(
+                lines(bad),
+                [format!("spec.interfacePrefix: {INTERFACE_PREFIX}")],
+                "{bad}"
+            );
+        }
     }
 }

@@ -169,6 +169,21 @@ fn bad_objects_are_refused_at_the_field() {
         ),
         (
             "FelixConfiguration",
+            json!({"interfacePrefix": "e"}),
+            "spec.interfacePrefix",
+        ),
+        (
+            "FelixConfiguration",
+            json!({"interfacePrefix": "eno1"}),
+            "spec.interfacePrefix",
+        ),
+        (
+            "FelixConfiguration",
+            json!({"interfacePrefix": "Pod"}),
+            "spec.interfacePrefix",
+        ),
+        (
+            "FelixConfiguration",
             json!({"natPortRange": "1:2"}),
             "spec.natPortRange",
         ),
