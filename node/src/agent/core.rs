@@ -18,6 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnetwork::IpNetwork;
 use margay_felix::engine::{Engine, Handle as PolicyEngine};
+use margay_netlink::Handle as Netlink;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -88,6 +89,8 @@ pub struct Core {
     pub ipv6: bool,
     /// Networks on this node's interfaces.
     pub connected: watch::Receiver<Vec<IpNetwork>>,
+    /// This node's links.
+    pub netlink: Netlink,
     /// The speaker and its configuration.
     pub routing: Routing,
     /// The watches' states.
@@ -215,7 +218,9 @@ impl Core {
             return;
         }
         if altered.felix || self.settings.borrow().is_none() {
-            let (settings, faults) = settings::settings(cluster, &self.node, &self.defaults);
+            // Links that cannot be read now are no reason to do without settings.
+            let links = self.netlink.links().await.unwrap_or_default();
+            let (settings, faults) = settings::settings(cluster, &self.node, &self.defaults, &links);
             picture.faults.insert("felix".to_owned(), faults);
             self.take_settings(settings).await;
         }

@@ -199,6 +199,7 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         ipv6,
         lost,
         connected: connected_watch,
+        netlink,
         routing,
         watches,
     };

@@ -7,6 +7,7 @@ use margay_api::v3::{EndpointToHostAction, FelixConfigurationSpec, IptablesBacke
 use margay_api::validate::{self, Violation};
 use margay_felix::engine::{BackendChoice, EngineConfig};
 use margay_felix::render::{self, EndpointToHost};
+use margay_netlink::Link;
 
 use super::cluster::Cluster;
 use super::overlay;
@@ -49,16 +50,17 @@ pub struct Settings {
     pub ipv6: bool,
 }
 
-/// The settings of `node`, and what users must fix.
-pub fn settings(cluster: &Cluster, node: &str, defaults: &Defaults) -> (Settings, Vec<Notice>) {
+/// The settings of `node`, whose links are these, and what users must fix.
+pub fn settings(cluster: &Cluster, node: &str, defaults: &Defaults, links: &[Link]) -> (Settings, Vec<Notice>) {
     let objects = &cluster.felix_configurations;
-    let (spec, faults) = overlay::effective(objects, FELIX_CONFIGURATION, node, violations);
+    let (spec, faults) = overlay::effective(objects, FELIX_CONFIGURATION, node, |spec| violations(spec, links));
     (from_spec(&spec, defaults), faults)
 }
 
-/// What is wrong with a FelixConfiguration, for an agent that acts on it.
-fn violations(spec: &FelixConfigurationSpec) -> Vec<Violation> {
+/// What is wrong with a FelixConfiguration, for an agent that acts on it and whose node has these links.
+fn violations(spec: &FelixConfigurationSpec, links: &[Link]) -> Vec<Violation> {
     let mut found = validate::felix_configuration(spec);
+    found.extend(taken_prefix(spec, &found, links));
     if let Some(Err(error)) = spec.mtu_iface_pattern.as_deref().map(regex_lite::Regex::new) {
         found.push(Violation::new(
             "spec.mtuIfacePattern",
@@ -76,6 +78,23 @@ fn violations(spec: &FelixConfigurationSpec) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// Pods' links are veths: with the prefix of any other link, rules for pods would cut off the node.
+fn taken_prefix(spec: &FelixConfigurationSpec, found: &[Violation], links: &[Link]) -> Option<Violation> {
+    const FIELD: &str = "spec.interfacePrefix";
+    let prefix = spec.interface_prefix.as_deref()?;
+    if found.iter().any(|violation| violation.field == FIELD) {
+        return None;
+    }
+    let mut others = links.iter().filter(|link| link.kind.as_deref() != Some("veth"));
+    let link = others.find(|link| link.name.starts_with(prefix))?;
+    let message = format!(
+        "\"{prefix}\" is what the name of {} on this node starts with, which is no pod's link: choose another prefix, such \
+         as mgy",
+        link.name
+    );
+    Some(Violation::new(FIELD, message))
 }
 
 impl Settings {
@@ -235,7 +254,7 @@ mod tests {
             "ipsetsRefreshInterval": "0s"}});
         let object = serde_json::from_value(object).unwrap();
         cluster.apply(ClusterChange::FelixConfiguration(Box::new(Change::Put(object))));
-        let (settings, faults) = settings(&cluster, "n1", &Defaults::default());
+        let (settings, faults) = settings(&cluster, "n1", &Defaults::default(), &[]);
         assert_eq!(settings.mtu_interfaces, None);
         assert_eq!(settings.route_refresh, Duration::from_secs(90));
         assert_eq!(settings.rules_refresh, NEVER);
@@ -251,5 +270,30 @@ mod tests {
                 "spec.routeRefreshInterval"
             ]
         );
+    }
+
+    #[test]
+    fn a_prefix_of_another_link_is_ignored_and_told() {
+        let link = |name: &str, kind: Option<&str>| Link {
+            name: name.to_owned(),
+            kind: kind.map(str::to_owned),
+            ..Link::default()
+        };
+        let mut cluster = Cluster::default();
+        let object =
+            json!([{"metadata": {"name": "default"}, "spec": {"interfacePrefix": "up", "iptablesMarkMask": 65280}}]);
+        let objects: Vec<_> = serde_json::from_value(object).unwrap();
+        cluster.felix_configurations = objects.into_iter().collect();
+        let of = |links: &[Link]| settings(&cluster, "n1", &Defaults::default(), links);
+        let (taken, faults) = of(&[link("up0a1b2c", Some("veth")), link("uplink1", None)]);
+        assert_eq!((taken.interface_prefix.as_str(), taken.mark_mask), ("mgy", 65280));
+        assert_eq!(faults.len(), 1);
+        assert_eq!(
+            faults[0].message,
+            "spec.interfacePrefix: \"up\" is what the name of uplink1 on this node starts with, which is no pod's link: choose \
+             another prefix, such as mgy; the field is ignored"
+        );
+        let (free, faults) = of(&[link("up0a1b2c", Some("veth")), link("eth0", None)]);
+        assert_eq!((free.interface_prefix.as_str(), faults), ("up", vec![]));
     }
 }
