@@ -56,7 +56,7 @@ mod tests {
         ] {
             cluster.apply(ClusterChange::IpamBlock(Change::Put(block)));
         }
-        let (settings, _) = settings::settings(&cluster, "n1", &settings::Defaults::default());
+        let (settings, _) = settings::settings(&cluster, "n1", &settings::Defaults::default(), &[]);
         let blocks = desired(&cluster, "n1", std::iter::empty(), &settings).blocks;
         let blocks: Vec<_> = blocks.iter().map(ToString::to_string).collect();
         assert_eq!(blocks, ["10.244.0.0/26", "10.244.0.67/32"]);
