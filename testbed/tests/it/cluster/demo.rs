@@ -38,6 +38,10 @@ fn who_is_not_root_is_told_first() {
         let output = command
             .args(arguments)
             .current_dir(dir.path())
+            // As from a shell, also where a make runs this test.
+            .env_remove("MAKELEVEL")
+            .env_remove("MAKEFLAGS")
+            .env_remove("MFLAGS")
             .uid(NOBODY)
             .gid(NOBODY)
             .output()
