@@ -330,7 +330,7 @@ impl Lab {
         let mut grace = None;
         loop {
             probes.iter_mut().for_each(|(_, _, probe)| probe.poll());
-            sentinels.retain(|sentinel| !sentinel.arrived());
+            sentinels.retain_mut(|sentinel| !sentinel.arrived());
             let waiting = probes.iter().any(|(_, passes, probe)| *passes && !probe.answered);
             let now = Instant::now();
             if !waiting && sentinels.is_empty() {

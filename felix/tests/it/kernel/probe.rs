@@ -3,6 +3,7 @@
 use std::io;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 use margay_netlink::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -70,11 +71,18 @@ impl Probe {
     }
 }
 
-/// A packet that nothing keeps from arriving.
+/// A packet that no rule keeps from arriving. It is sent again until it has: what a link loses that has just come up is no
+/// verdict.
 #[derive(Debug)]
-pub(super) struct Sentinel(UdpSocket);
+pub(super) struct Sentinel {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+    sent: Instant,
+}
 
 impl Sentinel {
+    const AGAIN: Duration = Duration::from_millis(50);
+
     pub(super) fn send(from: &Netns, source: IpAddr, at: &Netns, to: IpAddr) -> Self {
         let bound = |netns: &Netns, address| {
             netns
@@ -83,13 +91,19 @@ impl Sentinel {
         };
         let receiver = bound(at, to);
         receiver.set_nonblocking(true).unwrap();
-        bound(from, source)
-            .send_to(b"sentinel", receiver.local_addr().unwrap())
-            .unwrap();
-        Self(receiver)
+        let sender = bound(from, source);
+        sender.connect(receiver.local_addr().unwrap()).unwrap();
+        sender.send(b"sentinel").unwrap();
+        let sent = Instant::now();
+        Self { sender, receiver, sent }
     }
 
-    pub(super) fn arrived(&self) -> bool {
-        self.0.recv(&mut [0; 8]).is_ok()
+    pub(super) fn arrived(&mut self) -> bool {
+        if self.sent.elapsed() >= Self::AGAIN {
+            self.sent = Instant::now();
+            // An earlier one may have been refused on the way.
+            let _ = self.sender.send(b"sentinel");
+        }
+        self.receiver.recv(&mut [0; 8]).is_ok()
     }
 }
