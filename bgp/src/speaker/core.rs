@@ -19,7 +19,7 @@ use super::{Command, Error, Shutdown, status};
 use crate::config::{Config, PeerConfig};
 use crate::fib::{Fib, Topology};
 use crate::rib::{PeerId, PeerUp, Rib};
-use crate::session::{ConnectionId, Output, Session, State};
+use crate::session::{ConnectionId, DownReason, Output, Session, State};
 use crate::wire::Cease;
 
 /// Prefixes looked at for one peer before it is another's turn.
@@ -53,6 +53,22 @@ pub(super) struct Peer {
     dialling: Option<(u64, AbortHandle)>,
     /// Attributes whose faults this session has been warned of.
     faults_told: BTreeSet<u8>,
+    /// Why there is no session, as last told.
+    reason_told: Option<DownReason>,
+}
+
+impl Peer {
+    /// Says why there is no session, each time that the reason is another.
+    fn tell_why_not(&mut self, address: IpAddr) {
+        let reason = self
+            .session
+            .last_error()
+            .filter(|_| self.session.negotiated().is_none());
+        if let Some(reason) = reason.filter(|reason| self.reason_told.as_ref() != Some(reason)) {
+            warn!(peer = %address, %reason, "no session yet");
+            self.reason_told = Some(reason.clone());
+        }
+    }
 }
 
 impl Drop for Peer {
@@ -263,6 +279,9 @@ impl Core {
         while let Some(output) = self.peers.get_mut(&address).and_then(|p| p.session.poll_output()) {
             self.carry_out_one(address, output, now);
         }
+        if let Some(peer) = self.peers.get_mut(&address) {
+            peer.tell_why_not(address);
+        }
     }
 
     fn carry_out_one(&mut self, address: IpAddr, output: Output, now: Instant) {
@@ -305,6 +324,7 @@ impl Core {
                 };
                 self.rib.peer_up(peer.rib_id, up, now);
                 peer.faults_told.clear();
+                peer.reason_told = None;
                 // Should only the connection break from now on, forwarding goes on.
                 peer.session.set_restarting(false, true);
             }
@@ -325,6 +345,7 @@ impl Core {
             Output::Refresh(family) => self.rib.refresh(peer.rib_id, family),
             Output::Down { reason, restarting } => {
                 warn!(peer = %address, %reason, "session down");
+                peer.reason_told = Some(reason);
                 self.rib.peer_down(peer.rib_id, restarting, now);
             }
         }
@@ -432,6 +453,7 @@ impl Core {
                 rib_id,
                 dialling: None,
                 faults_told: BTreeSet::new(),
+                reason_told: None,
             },
         );
     }

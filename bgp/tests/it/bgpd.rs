@@ -53,3 +53,16 @@ fn a_missing_file_is_named() {
 fn a_sound_file_passes() {
     assert_eq!(run("bgp: {local_as: 1, router_id: 10.0.0.1}"), (Some(0), String::new()));
 }
+
+#[test]
+fn a_peer_that_no_route_passes_is_pointed_out() {
+    let (code, said) = run(
+        "bgp: {local_as: 1, router_id: 10.0.0.1, filters: {all: {default: accept}}, peers: [\
+         {address: 10.0.0.2, remote_as: 2, export: all}, {address: 10.0.0.3, remote_as: 1}]}",
+    );
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        said,
+        "DIR/bad.yaml: note: peer 10.0.0.2 has no import filter: no route passes that way over eBGP (RFC 8212)\n"
+    );
+}

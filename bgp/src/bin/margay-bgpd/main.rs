@@ -6,12 +6,14 @@
 
 mod control;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use margay_bgp::config::file::File;
+use margay_bgp::config::{Config, PeerConfig};
 use margay_bgp::fib::kernel::KernelFib;
 use margay_bgp::speaker::{Shutdown, Speaker};
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,13 +38,23 @@ fn main() -> ExitCode {
         Ok(file) => file,
         Err(fault) => return refuse(&arguments.config, &fault),
     };
+    for note in notes(&file.bgp) {
+        eprintln!("{}: note: {note}", arguments.config.display());
+    }
     if arguments.check {
+        let (peers, networks) = (file.bgp.peers.len(), file.bgp.networks.len());
+        println!(
+            "{}: sound: AS {}, {peers} peer(s), {networks} network(s)",
+            arguments.config.display(),
+            file.bgp.local_as
+        );
         return ExitCode::SUCCESS;
     }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match run(&arguments.config, file) {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,6 +63,28 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is sound, and yet most likely not what was meant.
+fn notes(config: &Config) -> Vec<String> {
+    let ebgp = config.peers.iter().filter(|peer| peer.remote_as != config.local_as);
+    let without = |peer: &PeerConfig| {
+        let missing = [(&peer.import, "import"), (&peer.export, "export")];
+        missing
+            .map(|(filter, field)| filter.is_none().then_some(field))
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+    };
+    ebgp.map(|peer| (peer.address, without(peer)))
+        .filter(|(_, missing)| !missing.is_empty())
+        .map(|(address, missing)| {
+            format!(
+                "peer {address} has no {} filter: no route passes that way over eBGP (RFC 8212)",
+                missing.join(" and no ")
+            )
+        })
+        .collect()
 }
 
 fn refuse(path: &Path, fault: &dyn std::fmt::Display) -> ExitCode {
