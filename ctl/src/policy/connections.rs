@@ -1,5 +1,6 @@
 //! Connections to judge, one JSON object a line.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -16,6 +17,27 @@ pub(super) struct Line {
     pub(super) connection: Connection,
     /// `file:line` for messages.
     pub(super) place: String,
+}
+
+/// Fields that say something.
+const FIELDS: [&str; 4] = ["from", "to", "protocol", "port"];
+
+/// A warning for each other field, once: it may be a comment, or a wrong word for one of ours.
+pub(super) fn warnings(lines: &[Line]) -> Vec<String> {
+    let mut told = BTreeSet::new();
+    let mut warnings = Vec::new();
+    for line in lines {
+        for field in line.fields.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
+            if told.insert(field) {
+                let place = &line.place;
+                warnings.push(format!(
+                    "{place}: field {field} is repeated but has no say: {} do",
+                    FIELDS.join(", ")
+                ));
+            }
+        }
+    }
+    warnings
 }
 
 /// Reads all lines of a file, or of standard input for `-`. Blank lines are skipped.

@@ -30,7 +30,7 @@ pub(crate) fn eval(manifests: &[PathBuf], connections: &Path, format: Format) ->
     };
     Ok(Output {
         text,
-        warnings: state.warnings,
+        warnings: [state.warnings, connections::warnings(&lines)].concat(),
         complete: true,
     })
 }
