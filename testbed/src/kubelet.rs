@@ -108,17 +108,24 @@ pub fn enter(record: &Path, container: Option<&str>, words: &[String]) -> anyhow
     let pod: Checkpoint = serde_json::from_slice(&text)?;
     let names = || pod.containers.keys().cloned().collect::<Vec<_>>().join(", ");
     let (name, state) = match container {
-        Some(name) => pod.containers.get_key_value(name),
-        None => pod.containers.iter().find(|(_, c)| c.process.is_some()),
-    }
-    .with_context(|| {
-        format!(
-            "pod {}/{} has no such container; containers: {}",
-            pod.namespace,
-            pod.name,
-            names()
-        )
-    })?;
+        Some(name) => pod.containers.get_key_value(name).with_context(|| {
+            let known = names();
+            format!(
+                "pod {}/{} has started no container {name}; those it has: {known}",
+                pod.namespace, pod.name
+            )
+        }),
+        None => pod
+            .containers
+            .iter()
+            .find(|(_, c)| c.process.is_some())
+            .with_context(|| {
+                format!(
+                    "no container of pod {0}/{1} runs; see `kubectl describe pod -n {0} {1}`",
+                    pod.namespace, pod.name
+                )
+            }),
+    }?;
     let process = state.process.filter(|p| p.alive());
     let process =
         process.with_context(|| format!("container {name} of {}/{} does not run", pod.namespace, pod.name))?;

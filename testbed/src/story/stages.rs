@@ -288,9 +288,12 @@ impl Story {
     fn next_steps(&self) {
         let kubeconfig = self.shell.kubeconfig.as_deref().unwrap_or(Path::new("?"));
         let [kubeconfig, bin] = [kubeconfig, &self.shell.bin].map(|path| quote(&path.to_string_lossy()));
+        // Without it the programs look for the lab elsewhere.
+        let labs = std::env::var("MARGAY_LAB_DIR").ok().filter(|dir| !dir.is_empty());
+        let labs = labs.map_or(String::new(), |dir| format!(" MARGAY_LAB_DIR={}", quote(&dir)));
         println!(
             "\nThe network is up and as expected ({:.1} s). What to try next:\n\n\
-             \x20 export KUBECONFIG={kubeconfig} PATH={bin}:$PATH\n\
+             \x20 export KUBECONFIG={kubeconfig} PATH={bin}:$PATH{labs}\n\
              \x20 kubectl get pods -A -o wide\n\
              \x20 margayctl status\n\
              \x20 margay-lab exec node1 -- ip route\n\
