@@ -32,7 +32,8 @@ lint: needs-build ## Formatting, clippy, documentation and the shape of the hous
 
 .PHONY: build
 build: needs-build ## Build every program
-	@cargo build --locked --workspace --bins --quiet
+	@[ -x $(BIN)/margay-demo ] || echo "build: everything, for the first time; some minutes on two cores"
+	@cargo build --locked --workspace --bins $$([ ! -x $(BIN)/margay-demo ] || echo --quiet)
 
 .PHONY: plugin
 plugin: needs-build ## Build the CNI plugin for a release: one static file
