@@ -203,15 +203,7 @@ impl PolicyFeed {
             .map(|record| (endpoint_id(record), attachment(cluster, record)))
             .collect();
         self.further(cluster, &now, updates);
-        for id in self.attachments.keys().filter(|id| !now.contains_key(id)) {
-            updates.push(Update::Attachment(id.clone(), None));
-        }
-        for (id, attachment) in now
-            .iter()
-            .filter(|(id, attachment)| self.attachments.get(id) != Some(attachment))
-        {
-            updates.push(Update::Attachment(id.clone(), Some(attachment.clone())));
-        }
+        updates.extend(differences(&self.attachments, &now, Update::Attachment));
         self.attachments = now;
     }
 
@@ -228,17 +220,22 @@ impl PolicyFeed {
                 further.insert(id.clone(), workload);
             }
         }
-        for id in self.further.keys().filter(|id| !further.contains_key(id)) {
-            updates.push(Update::Workload(id.clone(), None));
-        }
-        for (id, workload) in further
-            .iter()
-            .filter(|(id, workload)| self.further.get(id) != Some(workload))
-        {
-            updates.push(Update::Workload(id.clone(), Some(workload.clone())));
-        }
+        updates.extend(differences(&self.further, &further, Update::Workload));
         self.further = further;
     }
+}
+
+/// What leads from `old` to `now`: what is gone, then what is new or other.
+fn differences<T: PartialEq + Clone>(
+    old: &BTreeMap<EndpointId, T>,
+    now: &BTreeMap<EndpointId, T>,
+    update: impl Fn(EndpointId, Option<T>) -> Update,
+) -> Vec<Update> {
+    let gone = old.keys().filter(|id| !now.contains_key(id));
+    let changed = now.iter().filter(|(id, value)| old.get(id) != Some(value));
+    gone.map(|id| update(id.clone(), None))
+        .chain(changed.map(|(id, value)| update(id.clone(), Some(value.clone()))))
+        .collect()
 }
 
 /// The policy engine's name of an attachment: the pod's, and for a further interface of the pod one that no pod has.
