@@ -37,8 +37,14 @@ build: needs-build ## Build every program
 
 .PHONY: plugin
 plugin: needs-build ## Build the CNI plugin for a release: one static file
-	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --quiet -p margay-cni --target $$(rustc -vV | sed -n 's/^host: //p')
-	@ls -l $(CARGO_TARGET_DIR)/*-linux-gnu/release/margay-cni
+	@cargo rustc --locked --release --quiet -p margay-cni --bin margay-cni -- -C target-feature=+crt-static
+	@ls -l $(CARGO_TARGET_DIR)/release/margay-cni
+
+PROFILE ?= release
+
+.PHONY: image
+image: root needs-image ## Build the container image, without Docker (PROFILE=debug: sooner, for tests)
+	@scripts/image $(PROFILE)
 
 FUZZ_SECONDS ?= 600
 
@@ -54,8 +60,8 @@ crds: ## Write deploy/crds from the types in api/
 
 .PHONY: root
 root:
-	@[ "$$(id -u)" = 0 ] || { echo "margay: this makes network namespaces and firewall rules, which needs root; run it as root" >&2; exit 1; }
+	@[ "$$(id -u)" = 0 ] || { echo "margay: this makes network namespaces, firewall rules or file systems, which needs root; run it as root" >&2; exit 1; }
 
-.PHONY: needs-build needs-demo needs-test
-needs-build needs-demo needs-test: needs-%:
+.PHONY: needs-build needs-demo needs-test needs-image
+needs-build needs-demo needs-test needs-image: needs-%:
 	@scripts/needs $*
