@@ -1,7 +1,9 @@
-//! The parts of Kubernetes' agnhost image that network tests use, with its words and answers.
+//! The parts of Kubernetes' agnhost image that network tests use, with its words and answers, and what counts packets.
 
 mod connect;
 mod netexec;
+pub mod probe;
+pub mod traffic;
 
 pub use connect::{ConnectError, Protocol, connect};
 pub use netexec::{Servers, serve};

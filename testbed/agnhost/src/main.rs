@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use margay_testbed::agnhost::{self, Protocol, Servers};
-use margay_testbed::{story::probe, traffic};
+use margay_agnhost::{self as agnhost, Protocol, Servers, probe, traffic};
 
 #[derive(Parser)]
 #[command(

@@ -217,7 +217,7 @@ fn percent_decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agnhost::{ConnectError, Protocol, connect};
+    use crate::{ConnectError, Protocol, connect};
     use std::io::Read;
 
     fn start() -> (u16, u16) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::yaml::Mark;
+use crate::yaml::Mark;
 
 /// One thing that is wrong with a topology file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::fault::Findings;
-use super::yaml::{Mark, Yaml};
+use crate::fault::Findings;
+use crate::yaml::{Mark, Yaml};
 
 /// A text and where it stands.
 #[derive(Debug, Clone)]
@@ -267,7 +267,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::yaml::parse;
+    use crate::yaml::parse;
 
     #[test]
     fn the_most_specific_layer_wins_and_lists_add_up() {

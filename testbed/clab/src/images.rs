@@ -51,7 +51,8 @@ pub(crate) fn known() -> String {
 }
 
 /// The last two parts of an image's repository, without tag and digest.
-pub(crate) fn repository(image: &str) -> (Option<&str>, &str) {
+#[must_use]
+pub fn repository(image: &str) -> (Option<&str>, &str) {
     let image = image.split('@').next().unwrap_or(image);
     let mut parts = image.rsplit('/');
     let last = parts.next().unwrap_or(image);
@@ -81,7 +82,8 @@ impl Recipe {
     }
 
     /// A shell script, run as root in the node once its links are up, that starts the programs and returns.
-    pub(crate) fn start_script(self) -> Option<&'static str> {
+    #[must_use]
+    pub fn start_script(self) -> Option<&'static str> {
         match self {
             Recipe::Frr => Some(FRR),
             Recipe::Bird => Some(BIRD),

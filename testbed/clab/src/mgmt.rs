@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
-use super::fault::Findings;
-use super::plan::{Definitions, Mgmt, NodeKind, NodePlan, known_keys};
-use super::yaml::{Mark, Yaml};
+use crate::fault::Findings;
+use crate::plan::{Definitions, Mgmt, NodeKind, NodePlan, known_keys};
+use crate::yaml::{Mark, Yaml};
 
 const IPV4_SUBNET: &str = "172.20.20.0/24";
 const IPV6_SUBNET: &str = "3fff:172:20:20::/64";

@@ -2,12 +2,12 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::fault::Findings;
-use super::fields::{Layers, Text};
-use super::images::{self, Recipe};
-use super::plan::{Bind, Definitions, NodeKind, NodePlan};
-use super::words;
-use super::yaml::Mark;
+use crate::fault::Findings;
+use crate::fields::{Layers, Text};
+use crate::images::{self, Recipe};
+use crate::plan::{Bind, Definitions, NodeKind, NodePlan};
+use crate::words;
+use crate::yaml::Mark;
 
 /// What resolving a node needs to know of its lab.
 pub(crate) struct Context<'a> {
@@ -100,7 +100,7 @@ fn layers<'a>(name: &str, definitions: &'a Definitions) -> Layers<'a> {
         return Layers(Vec::new());
     };
     let defaults = &definitions.defaults;
-    let of = |key: &str, layers: &[&'a super::fields::Layer]| {
+    let of = |key: &str, layers: &[&'a crate::fields::Layer]| {
         layers
             .iter()
             .find_map(|l| l.text(key))

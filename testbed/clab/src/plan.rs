@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
-use super::fault::{Faults, Findings};
-use super::fields::{Layer, suggestion};
-use super::images::Recipe;
-use super::yaml::{Mark, Yaml};
-use super::{expand, mgmt, nodes, wires, yaml};
+use crate::fault::{Faults, Findings};
+use crate::fields::{Layer, suggestion};
+use crate::images::Recipe;
+use crate::yaml::{Mark, Yaml};
+use crate::{expand, mgmt, nodes, wires, yaml};
 
 /// A lab as its topology file describes it.
 #[derive(Debug, Clone)]

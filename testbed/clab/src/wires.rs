@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::fault::Findings;
-use super::plan::{End, LinkPlan, NodePlan, known_keys};
-use super::yaml::{Mark, Yaml};
+use crate::fault::Findings;
+use crate::plan::{End, LinkPlan, NodePlan, known_keys};
+use crate::yaml::{Mark, Yaml};
 
 /// Containerlab's default MTU of a link.
 const DEFAULT_MTU: u32 = 9500;

@@ -44,7 +44,7 @@ pub(crate) fn parse(text: &str) -> Result<Yaml, String> {
 }
 
 /// Only `true` and `false` are booleans, and what is written as no plain number stays as it is written.
-pub(crate) fn options() -> serde_saphyr::Options {
+pub fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,

@@ -6,9 +6,9 @@ use std::process::{ExitCode, ExitStatus};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use margay_testbed::cluster::{self, Cluster, UpOptions};
-use margay_testbed::kubelet;
-use margay_testbed::lab::{self, Lab, Plan};
+use margay_clab::{Plan, quote};
+use margay_cluster::{self as cluster, Cluster, UpOptions, kubelet};
+use margay_lab::{self as lab, Lab};
 
 #[derive(Parser)]
 #[command(
@@ -219,10 +219,7 @@ fn run(command: Cmd) -> anyhow::Result<ExitCode> {
             };
             let cluster = cluster::up(&which.lab()?, &options)?;
             println!("cluster up in {:.1} s", begun.elapsed().as_secs_f64());
-            println!(
-                "export KUBECONFIG={}",
-                lab::quote(&cluster.kubeconfig.to_string_lossy())
-            );
+            println!("export KUBECONFIG={}", quote(&cluster.kubeconfig.to_string_lossy()));
         }
         Cmd::Cluster(ClusterCmd::Down { which }) => cluster::down(&which.lab()?)?,
         Cmd::Agent(AgentCmd::Kill { which, node }) => {
@@ -254,7 +251,7 @@ fn run(command: Cmd) -> anyhow::Result<ExitCode> {
             label,
             annotation,
         } => {
-            logged(|| cluster::kubelet(&dir, &node, &kubeconfig, ip, &label, &annotation))?;
+            logged(|| cluster::run_kubelet(&dir, &node, &kubeconfig, ip, &label, &annotation))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -10,11 +10,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::{API_PORT, Cluster, kubeconfig, scheduler};
-use crate::apiserver::{Config, Server};
-use crate::lab::Lab;
-use crate::lab::process::{find_by_args, find_program};
-use crate::lab::state::{LabState, replace_file};
+use crate::{API_PORT, Cluster, kubeconfig, scheduler};
+use margay_apiserver::{Config, Server};
+use margay_lab::Lab;
+use margay_lab::process::{find_by_args, find_program};
+use margay_lab::state::{LabState, replace_file};
 
 /// Hidden subcommand: `control-plane <lab directory>`.
 pub const SUBCOMMAND: &str = "control-plane";

@@ -61,7 +61,7 @@ pub(super) fn server(config: &Value) -> Result<(String, u16)> {
 /// Reads a kubeconfig.
 pub(super) fn read(path: &Path) -> Result<Value> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_saphyr::from_str_with_options(&text, crate::lab::yaml::options())
+    serde_saphyr::from_str_with_options(&text, margay_clab::yaml::options())
         .with_context(|| format!("reading {}", path.display()))
 }
 

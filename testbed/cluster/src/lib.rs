@@ -14,6 +14,7 @@
 
 mod control_plane;
 mod kubeconfig;
+pub mod kubelet;
 mod programs;
 mod relay;
 mod scheduler;
@@ -29,12 +30,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::lab::process::{ProcessId, kill_and_wait, wait_until};
-use crate::lab::state::Lock;
-use crate::lab::{Lab, LabState, NodeState, labs_dir};
+use margay_lab::process::{host_servers, kill_and_wait, wait_until};
+use margay_lab::state::Lock;
+use margay_lab::{Lab, LabState, NodeState, labs_dir};
 
 pub use control_plane::{SUBCOMMAND as CONTROL_PLANE, run as run_control_plane};
-pub use programs::{CONTROLLER_NAMESPACE, KUBELET, controller_identity, kubelet};
+pub use programs::{CONTROLLER_NAMESPACE, KUBELET, controller_identity, kubelet as run_kubelet};
 pub use relay::{SUBCOMMAND as RELAY, run as run_relay};
 
 /// Label of a topology's nodes that belong to the cluster.
@@ -79,7 +80,7 @@ impl Cluster {
 
     fn write(&self, dir: &Path) -> Result<()> {
         let text = serde_json::to_vec_pretty(self)?;
-        crate::lab::state::replace_file(&dir.join("cluster.json"), &text).context("writing cluster.json")
+        margay_lab::state::replace_file(&dir.join("cluster.json"), &text).context("writing cluster.json")
     }
 }
 
@@ -138,7 +139,7 @@ pub fn up(lab: &Lab, options: &UpOptions) -> Result<Cluster> {
 /// When processes do not die.
 pub fn down(lab: &Lab) -> Result<()> {
     let _lock = lock(lab)?;
-    let mut processes = host_processes(&lab.dir);
+    let mut processes = host_servers(&lab.dir);
     processes.extend(programs::running(lab));
     kill_and_wait(&processes).map_err(anyhow::Error::msg)?;
     for node in nodes(lab) {
@@ -257,15 +258,6 @@ pub fn nodes(lab: &Lab) -> Vec<&NodeState> {
         .collect()
 }
 
-/// Processes outside of the nodes that serve the lab in `dir`.
-pub(crate) fn host_processes(dir: &Path) -> Vec<ProcessId> {
-    let dir = dir.to_string_lossy();
-    [CONTROL_PLANE, RELAY]
-        .iter()
-        .flat_map(|sub| crate::lab::process::find_by_args(&[sub, &dir]))
-        .collect()
-}
-
 /// Labels of the topology that start with `prefix`, without it.
 fn prefixed(node: &NodeState, prefix: &str) -> BTreeMap<String, String> {
     let of = node
@@ -276,7 +268,7 @@ fn prefixed(node: &NodeState, prefix: &str) -> BTreeMap<String, String> {
 }
 
 fn crds(deploy: Option<&Path>) -> Result<PathBuf> {
-    let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
     let crds = deploy.unwrap_or(&built_from).join("crds");
     if !crds.is_dir() {
         bail!(

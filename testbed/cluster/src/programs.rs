@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{Cluster, LAB_LABEL, NODE_ANNOTATIONS, NODE_LABELS, prefixed};
 use crate::kubelet;
-use crate::lab::process::{ProcessId, find_by_args, find_program, find_program_with_args};
-use crate::lab::{Lab, NodeState};
+use crate::{Cluster, LAB_LABEL, NODE_ANNOTATIONS, NODE_LABELS, prefixed};
+use margay_lab::process::{ProcessId, find_by_args, find_program, find_program_with_args};
+use margay_lab::{Lab, NodeState};
 
 /// Hidden subcommand: `kubelet <lab directory> <node> …`.
 pub const KUBELET: &str = "kubelet";
@@ -143,7 +143,7 @@ pub(super) fn agents(lab: &Lab, node: &NodeState) -> Vec<ProcessId> {
 pub(super) fn running(lab: &Lab) -> Vec<ProcessId> {
     let mut processes = controllers(lab);
     processes.extend(find_by_args(&[KUBELET, &lab.dir.to_string_lossy()]));
-    for node in super::nodes(lab) {
+    for node in crate::nodes(lab) {
         processes.extend(agents(lab, node));
         processes.extend(containers(lab, node));
     }
@@ -258,7 +258,7 @@ pub fn kubelet(
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(async { kubelet::run(config, super::kubeconfig::client(kubeconfig).await?).await })
+    runtime.block_on(async { kubelet::run(config, crate::kubeconfig::client(kubeconfig).await?).await })
 }
 
 #[cfg(test)]

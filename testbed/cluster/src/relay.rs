@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use super::control_plane::{secret, start};
-use super::{API_PORT, Cluster, kubeconfig};
-use crate::lab::Lab;
-use crate::lab::process::find_by_args;
-use crate::lab::state::LabState;
+use crate::control_plane::{secret, start};
+use crate::{API_PORT, Cluster, kubeconfig};
+use margay_lab::Lab;
+use margay_lab::process::find_by_args;
+use margay_lab::state::LabState;
 
 /// Hidden subcommand: `api-relay <lab directory> <host> <port>`.
 pub const SUBCOMMAND: &str = "api-relay";

@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 
-use super::kubeconfig::client;
+use crate::kubeconfig::client;
 
 /// Schedules for ever.
 ///

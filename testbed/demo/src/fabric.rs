@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::shell::{Shell, wait_for};
+use margay_testkit::shell::{Shell, wait_for};
 
 /// A router of the topology, and how a person asks it for its routes.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,4 @@ pub mod fabric;
 pub mod host;
 pub mod matrix;
 pub mod own;
-pub mod probe;
-pub mod shell;
 pub mod stages;

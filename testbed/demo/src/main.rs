@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use margay_testbed::{
-    cluster::given_kubeconfig,
-    lab::{Plan, labs_dir},
-    story::{host::HostState, own, shell::Shell, stages::Story},
-};
+use margay_clab::Plan;
+use margay_cluster::given_kubeconfig;
+use margay_demo::{host::HostState, own, stages::Story};
+use margay_lab::labs_dir;
+use margay_testkit::shell::Shell;
 
 #[derive(Parser)]
 #[command(

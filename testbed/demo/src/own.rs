@@ -11,8 +11,9 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::{fabric, shell::Shell};
-use crate::cluster::{CONTROLLER_NAMESPACE, LAB_LABEL, controller_identity};
+use crate::fabric;
+use margay_cluster::{CONTROLLER_NAMESPACE, LAB_LABEL, controller_identity};
+use margay_testkit::shell::Shell;
 
 /// Cluster-wide kinds that are marked: the examples' and what the controller makes.
 const CONFIGURATION: [&str; 5] = [

@@ -12,14 +12,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{
+use crate::{
     fabric,
     matrix::{self, Expectation},
     own,
-    shell::{Shell, wait_for},
 };
-use crate::lab::quote;
 use asking::{Until, refuse_odd};
+use margay_clab::quote;
+use margay_testkit::shell::{Shell, wait_for};
 
 const CONVERGENCE: Duration = Duration::from_secs(30);
 const NODE_SERVER_PORT: u16 = 8090;

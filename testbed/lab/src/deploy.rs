@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::destroy::clear;
-use super::error::LabError;
-use super::plan::{NodePlan, Plan};
-use super::process::ProcessId;
-use super::state::{LabState, Lock, NodeState, Phase, VERSION, labs_dir};
-use super::{Lab, start, wiring};
+use crate::destroy::clear;
+use crate::error::LabError;
+use crate::process::ProcessId;
+use crate::state::{LabState, Lock, NodeState, Phase, VERSION, labs_dir};
+use crate::{Lab, start, wiring};
+use margay_clab::{NodePlan, Plan};
 
 /// A lab just deployed.
 #[derive(Debug)]

@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use super::error::LabError;
-use super::process::{find_by_args, kill_and_wait};
-use super::state::{LabState, Lock, labs_dir};
-use super::{init, lab_names};
-use crate::cluster;
+use crate::error::LabError;
+use crate::process::{find_by_args, host_servers, kill_and_wait};
+use crate::state::{LabState, Lock, labs_dir};
+use crate::{init, lab_names};
 
 /// Destroys the lab called `name`: every process, namespace, link, mount and file of it. `false` when there was none.
 pub fn destroy(name: &str) -> Result<bool, LabError> {
@@ -28,7 +27,7 @@ pub fn destroy(name: &str) -> Result<bool, LabError> {
 pub(super) fn clear(dir: &Path) -> Result<(), LabError> {
     let Ok(dir) = dir.canonicalize() else { return Ok(()) };
     let dir = dir.as_path();
-    let mut processes = cluster::host_processes(dir);
+    let mut processes = host_servers(dir);
     if let Ok(Some(state)) = LabState::read(dir) {
         processes.extend(state.mgmt_process);
         processes.extend(state.nodes.iter().filter_map(|n| n.process));

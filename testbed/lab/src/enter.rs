@@ -8,17 +8,22 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 /// Kinds of namespace, by their names under /proc/PID/ns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Interfaces, routes, sockets.
     Net,
+    /// Host name.
     Uts,
+    /// System V IPC and POSIX message queues.
     Ipc,
+    /// Process numbers.
     Pid,
+    /// Mounts.
     Mount,
 }
 
 impl Kind {
     /// Everything that makes a node. The mount namespace comes last: after it paths mean something else.
-    pub(crate) const NODE: [Kind; 5] = [Kind::Net, Kind::Uts, Kind::Ipc, Kind::Pid, Kind::Mount];
+    pub const NODE: [Kind; 5] = [Kind::Net, Kind::Uts, Kind::Ipc, Kind::Pid, Kind::Mount];
 
     fn file(self) -> &'static str {
         match self {
@@ -33,11 +38,11 @@ impl Kind {
 
 /// Open handles of the namespaces to enter, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Target(Vec<File>);
+pub struct Target(Vec<File>);
 
 impl Target {
     /// The namespaces of process `pid`.
-    pub(crate) fn of(pid: i32, kinds: &[Kind]) -> io::Result<Target> {
+    pub fn of(pid: i32, kinds: &[Kind]) -> io::Result<Target> {
         kinds
             .iter()
             .map(|k| File::open(format!("/proc/{pid}/ns/{}", k.file())))
@@ -46,14 +51,14 @@ impl Target {
     }
 
     /// Puts the namespace at `path` (a network namespace's file) in front.
-    pub(crate) fn with_path(mut self, path: &std::path::Path) -> io::Result<Target> {
+    pub fn with_path(mut self, path: &std::path::Path) -> io::Result<Target> {
         self.0.insert(0, File::open(path)?);
         Ok(self)
     }
 }
 
 /// Runs `work` inside `target`, on a thread of its own; then with the namespaces in `fresh` new.
-pub(crate) fn run_in<T: Send>(
+pub fn run_in<T: Send>(
     target: &Target,
     fresh: CloneFlags,
     work: impl FnOnce() -> io::Result<T> + Send,
@@ -76,6 +81,6 @@ pub(crate) fn run_in<T: Send>(
 
 /// Starts `command` inside `target`, in new namespaces `fresh` as well. With a PID namespace in `fresh` the command is
 /// its first process.
-pub(crate) fn spawn_in(target: &Target, fresh: CloneFlags, command: &mut Command) -> io::Result<Child> {
+pub fn spawn_in(target: &Target, fresh: CloneFlags, command: &mut Command) -> io::Result<Child> {
     run_in(target, fresh, || command.spawn())
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::plan::PlanError;
+use margay_clab::PlanError;
 
 /// Why a lab could not be changed or used.
 #[derive(Debug, thiserror::Error)]

@@ -9,8 +9,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 
-use super::plan::Bind;
-use super::rootfs;
+use crate::rootfs;
+use margay_clab::Bind;
 
 /// Arguments of the hidden subcommand: `node-init <lab directory> <node>`. Destroy finds processes by them.
 pub(crate) const SUBCOMMAND: &str = "node-init";

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::Lab;
-use super::plan::NodeKind;
-use super::process::ProcessId;
+use crate::Lab;
+use crate::process::ProcessId;
+use margay_clab::NodeKind;
 
 /// The labs as containerlab's `inspect -o json` prints them: lab name → list of nodes.
 pub fn inspect_json(labs: &[Lab]) -> Value {

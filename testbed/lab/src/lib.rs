@@ -7,40 +7,27 @@
 
 mod deploy;
 mod destroy;
-pub(crate) mod enter;
+pub mod enter;
 mod error;
-mod expand;
-mod fault;
-mod fields;
-pub(crate) mod images;
 pub mod init;
 mod inspect;
-mod mgmt;
-mod nodes;
-mod plan;
 pub mod process;
 mod rootfs;
 mod start;
-pub(crate) mod state;
-mod wires;
+pub mod state;
 mod wiring;
-mod words;
-pub(crate) mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use margay_clab::Plan;
 use nix::sched::CloneFlags;
 
 pub use deploy::{Deployed, deploy};
 pub use destroy::destroy;
 pub use error::LabError;
-pub use fault::{Fault, Faults};
-pub use images::Recipe;
 pub use inspect::{inspect_json, inspect_table};
-pub use plan::{Bind, End, LinkPlan, Mgmt, NodeKind, NodePlan, Plan, PlanError};
 pub use state::{LabState, NodeState, Phase, lab_names, labs_dir};
-pub use words::quote;
 
 use enter::{Kind, Target};
 

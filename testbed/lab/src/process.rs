@@ -42,7 +42,7 @@ impl ProcessId {
 }
 
 /// Every process that was given `args`, in a row.
-pub(crate) fn find_by_args(args: &[&str]) -> Vec<ProcessId> {
+pub fn find_by_args(args: &[&str]) -> Vec<ProcessId> {
     find(|words| {
         words
             .windows(args.len())
@@ -50,8 +50,21 @@ pub(crate) fn find_by_args(args: &[&str]) -> Vec<ProcessId> {
     })
 }
 
+/// First arguments of the processes that serve a lab from outside of its nodes; the second is the lab's directory.
+/// They end with the lab, whoever started them.
+pub const HOST_SERVERS: &[&str] = &["control-plane", "api-relay"];
+
+/// The processes outside of the nodes that serve the lab in `dir`.
+pub fn host_servers(dir: &Path) -> Vec<ProcessId> {
+    let dir = dir.to_string_lossy();
+    HOST_SERVERS
+        .iter()
+        .flat_map(|server| find_by_args(&[server, &dir]))
+        .collect()
+}
+
 /// Every process of the program called `name`, or of a script called so, that was given `args` first.
-pub(crate) fn find_program_with_args(name: &str, args: &[&str]) -> Vec<ProcessId> {
+pub fn find_program_with_args(name: &str, args: &[&str]) -> Vec<ProcessId> {
     find(|words| {
         let at = words
             .iter()
@@ -78,7 +91,7 @@ fn find(wanted: impl Fn(&[&[u8]]) -> bool) -> Vec<ProcessId> {
 }
 
 /// Kills all of `processes` and returns once they are gone; the error names the ones that stay.
-pub(crate) fn kill_and_wait(processes: &[ProcessId]) -> Result<(), String> {
+pub fn kill_and_wait(processes: &[ProcessId]) -> Result<(), String> {
     for process in processes {
         process.signal(Signal::SIGKILL);
     }
@@ -127,7 +140,7 @@ pub fn find_program(name: &str) -> Result<std::path::PathBuf, String> {
 }
 
 /// Where this project's programs are looked for, in order.
-pub(crate) fn program_dirs() -> Vec<std::path::PathBuf> {
+pub fn program_dirs() -> Vec<std::path::PathBuf> {
     let mut dirs = Vec::new();
     if let Some(dir) = std::env::var_os("MARGAY_BIN_DIR") {
         dirs.push(dir.into());

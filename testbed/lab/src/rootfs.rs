@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::init::RootSpec;
-use super::plan::Bind;
+use crate::init::RootSpec;
+use margay_clab::Bind;
 
 /// Directories that start empty in every node, whatever the machine has there.
 const PRIVATE: &[&str] = &[

@@ -8,11 +8,11 @@ use std::process::{Command, Stdio};
 
 use nix::sched::CloneFlags;
 
-use super::enter::{Target, spawn_in};
-use super::error::LabError;
-use super::init::{InitSpec, RootSpec, SUBCOMMAND, Sysctl};
-use super::plan::{Bind, NodeKind, NodePlan, Plan};
-use super::process::{ProcessId, find_program, program_dirs};
+use crate::enter::{Target, spawn_in};
+use crate::error::LabError;
+use crate::init::{InitSpec, RootSpec, SUBCOMMAND, Sysctl};
+use crate::process::{ProcessId, find_program, program_dirs};
+use margay_clab::{Bind, NodeKind, NodePlan, Plan};
 
 /// Name of the process that holds the management network; no node can be called so.
 pub(crate) const MGMT: &str = "@mgmt";

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::error::LabError;
-use super::plan::{Mgmt, NodeKind};
-use super::process::ProcessId;
+use crate::error::LabError;
+use crate::process::ProcessId;
+use margay_clab::{Mgmt, NodeKind};
 
 /// Version of `state.json`.
 pub(crate) const VERSION: u32 = 1;
@@ -109,7 +109,7 @@ pub fn lab_names(labs: &Path) -> Vec<String> {
 
 impl LabState {
     /// Reads the state in `dir`; `None` when there is none.
-    pub(crate) fn read(dir: &Path) -> Result<Option<LabState>, LabError> {
+    pub fn read(dir: &Path) -> Result<Option<LabState>, LabError> {
         let path = dir.join("state.json");
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -142,7 +142,7 @@ impl LabState {
 }
 
 /// Replaces `path` by `text`: a reader sees the old contents or the new, never a part.
-pub(crate) fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
+pub fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     fs::write(&new, text)?;
     fs::rename(&new, path)
@@ -150,11 +150,11 @@ pub(crate) fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
 
 /// Held while a lab is changed: a second deploy or destroy waits for the first.
 #[derive(Debug)]
-pub(crate) struct Lock(#[allow(dead_code, reason = "the lock lasts as long as the file is open")] File);
+pub struct Lock(#[allow(dead_code, reason = "the lock lasts as long as the file is open")] File);
 
 impl Lock {
     /// Waits for the lock of the lab called `name`.
-    pub(crate) fn take(labs: &Path, name: &str) -> Result<Lock, LabError> {
+    pub fn take(labs: &Path, name: &str) -> Result<Lock, LabError> {
         let path = labs.join(format!(".{name}.lock"));
         let take = || {
             fs::create_dir_all(labs)?;
@@ -175,7 +175,7 @@ impl Lock {
     }
 
     /// Removes the lock's file, and the labs' directory when it is empty, then gives the lock up.
-    pub(crate) fn remove(self, labs: &Path, name: &str) {
+    pub fn remove(self, labs: &Path, name: &str) {
         let _ = fs::remove_file(labs.join(format!(".{name}.lock")));
         let _ = fs::remove_dir(labs);
     }

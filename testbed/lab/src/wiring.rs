@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use nix::sched::CloneFlags;
 
-use super::enter::{Kind, Target, spawn_in};
-use super::error::LabError;
-use super::plan::{NodeKind, NodePlan, Plan};
-use super::process::ProcessId;
+use crate::enter::{Kind, Target, spawn_in};
+use crate::error::LabError;
+use crate::process::ProcessId;
+use margay_clab::{NodeKind, NodePlan, Plan};
 
 const MGMT_BRIDGE: &str = "mgmt";
 

@@ -10,17 +10,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use margay_testbed::{story::shell::wait_for, traffic::Tally};
+use margay_agnhost::traffic::Tally;
+use margay_testkit::shell::wait_for;
 use serde_json::Value;
 
-use lab::{ClusterLab, needs_root};
+use lab::ClusterLab;
+use margay_testkit::needs;
 
 const READY: Duration = Duration::from_secs(60);
 
 /// `make demo` notices when one rule of the result is missing, and names the cells.
 #[test]
 fn one_deleted_rule_fails_the_demo() {
-    if !needs_root("one_deleted_rule_fails_the_demo") {
+    if !needs::root("one_deleted_rule_fails_the_demo") {
         return;
     }
     let lab = ClusterLab::empty("tamper");
@@ -43,7 +45,7 @@ fn one_deleted_rule_fails_the_demo() {
 /// Agents killed with -9, away for 3 s and started again, one after the other, while packets flow.
 #[test]
 fn a_killed_agent_moves_no_packet() {
-    if !needs_root("a_killed_agent_moves_no_packet") {
+    if !needs::root("a_killed_agent_moves_no_packet") {
         return;
     }
     let lab = ClusterLab::up("kill");
@@ -127,7 +129,7 @@ fn a_killed_agent_moves_no_packet() {
 /// The addresses of a node that is gone go back to the pool; those of the others stay.
 #[test]
 fn a_deleted_nodes_addresses_are_released() {
-    if !needs_root("a_deleted_nodes_addresses_are_released") {
+    if !needs::root("a_deleted_nodes_addresses_are_released") {
         return;
     }
     let lab = ClusterLab::up("release");
@@ -187,7 +189,7 @@ fn a_deleted_nodes_addresses_are_released() {
 /// What a new user types at the end of the demo works.
 #[test]
 fn margayctl_shows_the_lab() {
-    if !needs_root("margayctl_shows_the_lab") {
+    if !needs::root("margayctl_shows_the_lab") {
         return;
     }
     let lab = ClusterLab::up("ctl");

@@ -7,14 +7,15 @@ mod pods;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{TestLab, needs_root, snapshot, two_racks, wait};
+use harness::{TestLab, snapshot, two_racks, wait};
+use margay_testkit::needs;
 
 const CONVERGED: Duration = Duration::from_secs(60);
 
 /// A ping crosses both racks and both spines, over IPv4 and IPv6; afterwards nothing of the lab is left.
 #[test]
 fn two_racks_carry_packets_and_leave_no_trace() {
-    if !needs_root(
+    if !needs::root_and(
         "two_racks_carry_packets_and_leave_no_trace",
         &["/usr/lib/frr/bgpd", "/usr/sbin/bird"],
     ) {
@@ -116,7 +117,7 @@ fn assert_both_spines_carry(lab: &TestLab) {
 /// A deploy killed at any moment is healed: by destroy, or by the next deploy.
 #[test]
 fn a_killed_deploy_is_healed() {
-    if !needs_root("a_killed_deploy_is_healed", &["/usr/lib/frr/bgpd", "/usr/sbin/bird"]) {
+    if !needs::root_and("a_killed_deploy_is_healed", &["/usr/lib/frr/bgpd", "/usr/sbin/bird"]) {
         return;
     }
     let mut lab = TestLab::new("killed", two_racks());
@@ -155,7 +156,7 @@ fn a_killed_deploy_is_healed() {
 /// A deploy that fails midway takes back what it made.
 #[test]
 fn a_failing_deploy_leaves_nothing() {
-    if !needs_root("a_failing_deploy_leaves_nothing", &["/usr/sbin/bird"]) {
+    if !needs::root_and("a_failing_deploy_leaves_nothing", &["/usr/sbin/bird"]) {
         return;
     }
     let text = "name: broken\ntopology:\n  nodes:\n    a: {kind: linux, image: alpine}\n    \
@@ -177,7 +178,7 @@ fn a_failing_deploy_leaves_nothing() {
 /// Segments, environment, binds, labels, private files, exit codes, names: what a file can say is so in the node.
 #[test]
 fn nodes_are_as_the_file_says() {
-    if !needs_root("nodes_are_as_the_file_says", &[]) {
+    if !needs::root_and("nodes_are_as_the_file_says", &[]) {
         return;
     }
     let text = r#"

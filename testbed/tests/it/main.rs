@@ -2,6 +2,5 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
-mod apiserver;
 mod cluster;
 mod lab;

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::apiserver::{
+use crate::{
     catalog::Resource,
     schema::{field, list_keys},
     status::{ApiError, Result},
@@ -388,7 +388,7 @@ fn remove_value(value: &mut Value, path: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apiserver::catalog::Catalog;
+    use crate::catalog::Catalog;
 
     const ALICE: Writer<'_> = Writer {
         manager: "alice",

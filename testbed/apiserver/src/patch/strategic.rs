@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::apiserver::schema::{field, list_keys};
+use crate::schema::{field, list_keys};
 
 /// Applies `patch` to `target`; an error names the directive that was not understood.
 pub(super) fn merge(schema: &Value, target: &mut Value, patch: &Value) -> Result<(), String> {
@@ -122,7 +122,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::apiserver::builtin::schema_of;
+    use crate::builtin::schema_of;
 
     #[test]
     fn lists_merge_by_key_and_obey_directives() {

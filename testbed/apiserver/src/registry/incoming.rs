@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::write::{Validation, Write};
-use crate::apiserver::{
+use crate::{
     catalog::{Origin, Resource},
     events, schema,
     status::{ApiError, Result},

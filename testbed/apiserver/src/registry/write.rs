@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Registry, State, incoming::incoming, present, random, refuse_absent};
-use crate::apiserver::{
+use crate::{
     admission,
     catalog::{Origin, Resource},
     crd,

@@ -4,7 +4,7 @@ use http::{header, request::Parts};
 use serde_json::{Value, json};
 
 use super::Answer;
-use crate::apiserver::{
+use crate::{
     discovery,
     http::Shared,
     openapi,

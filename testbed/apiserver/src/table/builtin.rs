@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::apiserver::time;
+use crate::time;
 
 /// Names and priorities.
 pub(super) fn columns(kind: &str) -> impl Iterator<Item = (&'static str, i64)> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::apiserver::{
+use crate::{
     catalog::Resource,
     schema::{join, pattern},
     status::FieldError,

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::names::label_selector;
-use crate::apiserver::status::FieldError;
+use crate::status::FieldError;
 
 pub(super) fn validate(spec: &Value, errors: &mut Vec<FieldError>) {
     label_selector(&spec["podSelector"], "spec.podSelector", errors);

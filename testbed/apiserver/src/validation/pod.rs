@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{names::wrong_label, network_policy::wrong_port_name};
-use crate::apiserver::status::FieldError;
+use crate::status::FieldError;
 
 pub(super) fn validate(pod: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     if let Some(old) = old {

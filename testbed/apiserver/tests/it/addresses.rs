@@ -154,7 +154,7 @@ fn contradictions(client: &Client, held: &BTreeMap<IpAddr, String>) -> Vec<Strin
 /// Lets all write at once; the conflicts they had, and what went wrong.
 fn run(blind: bool) -> (usize, Vec<String>) {
     let (server, client) = start();
-    let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/crds");
+    let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
     for file in std::fs::read_dir(crds).unwrap().flatten() {
         let crd: Value = serde_saphyr::from_str(&std::fs::read_to_string(file.path()).unwrap()).unwrap();
         client

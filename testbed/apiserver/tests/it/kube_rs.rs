@@ -16,7 +16,7 @@ use super::support::start;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-async fn client(server: &margay_testbed::apiserver::Server) -> Client {
+async fn client(server: &margay_apiserver::Server) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let text = server.kubeconfig(&format!("https://{}", server.addresses()[0]));
     let file = Kubeconfig::from_yaml(&text).expect("kubeconfig");

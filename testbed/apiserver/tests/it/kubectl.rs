@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{crud::pod, support};
 
-const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/apiserver");
+const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it");
 
 #[test]
 fn the_transcript_with_a_current_kubectl() {
@@ -143,7 +143,7 @@ fn the_matcher_can_fail() {
 
 /// A server, its kubeconfig, and a home of its own for kubectl's caches.
 struct Lab {
-    _server: margay_testbed::apiserver::Server,
+    _server: margay_apiserver::Server,
     client: support::Client,
     home: tempfile::TempDir,
 }
@@ -208,7 +208,7 @@ fn version(kubectl: &Path) -> Option<(u32, u32)> {
 }
 
 fn debians() -> Option<PathBuf> {
-    let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/kubectl-debian/usr/bin/kubectl");
+    let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/kubectl-debian/usr/bin/kubectl");
     let path = std::env::var_os("MARGAY_KUBECTL_OLD").map_or(usual, PathBuf::from);
     present(path, "Debian's kubectl: scripts/needs, or MARGAY_KUBECTL_OLD")
 }

@@ -1,5 +1,7 @@
 //! The lab's API server, from outside: over HTTP, with both kubectls, and across a kill.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
 mod addresses;
 mod crud;
 mod custom;

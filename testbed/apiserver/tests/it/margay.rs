@@ -8,7 +8,7 @@ use super::support::{Client, start};
 
 /// Every YAML document below a folder of `deploy/`, in the order of the file names.
 fn documents(folder: &str) -> Vec<(PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(folder);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(folder);
     let files = std::fs::read_dir(&root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
     let mut files: Vec<PathBuf> = files.map(|f| f.expect("file").path()).collect();
     files.retain(|f| f.extension().is_some_and(|e| e == "yaml"));

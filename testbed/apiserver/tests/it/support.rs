@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use margay_testbed::apiserver::{Config, Limits, Server};
+use margay_apiserver::{Config, Limits, Server};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::Value;
 
@@ -197,12 +197,7 @@ pub(super) struct Child {
 impl Child {
     pub(super) fn start(dir: &Path) -> Self {
         let mut process = Command::new(std::env::current_exe().expect("own path"))
-            .args([
-                "--exact",
-                "apiserver::server_in_a_process_of_its_own",
-                "--nocapture",
-                "--ignored",
-            ])
+            .args(["--exact", "server_in_a_process_of_its_own", "--nocapture", "--ignored"])
             .env("MARGAY_APISERVER_DIR", dir)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use margay_testbed::apiserver::Limits;
+use margay_apiserver::Limits;
 use serde_json::{Value, json};
 
 use super::support::{Client, start, start_with};

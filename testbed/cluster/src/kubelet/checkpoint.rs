@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::lab::process::ProcessId;
-use crate::lab::state::replace_file;
+use margay_lab::process::ProcessId;
+use margay_lab::state::replace_file;
 
 /// Everything the runner keeps of one pod. One directory per pod, named by its UID, holds this and its files.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

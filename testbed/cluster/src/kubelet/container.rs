@@ -11,9 +11,9 @@ use nix::sched::CloneFlags;
 
 use super::checkpoint::{Checkpoint, Container, Ended, now};
 use super::shim::{Exit, SUBCOMMAND, ShimSpec};
-use crate::lab::enter::{Target, spawn_in};
-use crate::lab::images::repository;
-use crate::lab::process::{ProcessId, find_program};
+use margay_clab::repository;
+use margay_lab::enter::{Target, spawn_in};
+use margay_lab::process::{ProcessId, find_program};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

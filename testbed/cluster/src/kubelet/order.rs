@@ -102,7 +102,7 @@ fn code(name: &str, checkpoint: &Checkpoint) -> Option<i32> {
 mod tests {
     use super::*;
     use crate::kubelet::checkpoint::{Container, Ended};
-    use crate::lab::process::ProcessId;
+    use margay_lab::process::ProcessId;
     use serde_json::json;
 
     /// A pod that prepares, serves beside (probed once it has started) and works.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::CloneFlags;
 
-use crate::lab::enter::{Target, run_in};
+use margay_lab::enter::{Target, run_in};
 
 /// Makes a network namespace with its loopback up, held by a file under `dir`.
 pub(crate) fn create(dir: &Path, id: &str) -> io::Result<PathBuf> {

@@ -179,7 +179,7 @@ fn reap(main: Pid) -> Option<i32> {
 
 /// Runs `words` in the namespaces of the container whose first process is `pid`; for `margay-lab exec --pod`.
 pub(crate) fn exec(pid: i32, env: &BTreeMap<String, String>, words: &[String]) -> anyhow::Result<u8> {
-    use crate::lab::enter::{Kind, Target, spawn_in};
+    use margay_lab::enter::{Kind, Target, spawn_in};
     let (program, args) = words.split_first().context("no command is given; write it after --")?;
     let target = Target::of(pid, &Kind::NODE).context("entering the container")?;
     let mut command = Command::new(program);

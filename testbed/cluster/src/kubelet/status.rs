@@ -192,7 +192,7 @@ fn one(container: &core::Container, spec: &core::PodSpec, checkpoint: &Checkpoin
 mod tests {
     use super::*;
     use crate::kubelet::checkpoint::{Ended, Sandbox};
-    use crate::lab::process::ProcessId;
+    use margay_lab::process::ProcessId;
 
     fn pod(policy: &str) -> core::Pod {
         serde_json::from_value(json!({

@@ -22,7 +22,7 @@ use super::container::Waiting;
 use super::order;
 use super::probe::{Purpose, Verdict};
 use super::status::Live;
-use crate::lab::process::ProcessId;
+use margay_lab::process::ProcessId;
 
 /// How often the worker looks whether its processes live.
 const TICK: Duration = Duration::from_millis(100);

@@ -11,11 +11,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{Story, indent};
-use crate::story::{
+use crate::{
     fabric,
     matrix::{self, Expectation, Observation, OddCell, Seen},
-    probe::Outcome,
 };
+use margay_agnhost::probe::Outcome;
 
 /// The example's pods.
 pub(super) const PODS: &str = "payments/02-pods.yaml";

@@ -7,11 +7,12 @@ use std::{
 };
 
 use anyhow::Context;
-use margay_testbed::story::shell::wait_for;
+use margay_testkit::shell::wait_for;
 
 use serde_json::Value;
 
-use super::lab::{ClusterLab, needs_root};
+use super::lab::ClusterLab;
+use margay_testkit::needs;
 
 /// What is applied, and what the answer must say.
 struct Bad {
@@ -63,7 +64,7 @@ const BAD: [Bad; 7] = [
 
 #[test]
 fn bad_objects_are_refused_and_overlaps_are_told() {
-    if !needs_root("bad_objects_are_refused_and_overlaps_are_told") {
+    if !needs::root("bad_objects_are_refused_and_overlaps_are_told") {
         return;
     }
     let lab = ClusterLab::up("bad");

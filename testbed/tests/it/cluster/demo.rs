@@ -8,19 +8,18 @@ use std::{
     process::{Command, Output},
 };
 
-use margay_testbed::{
-    apiserver::{Config, Server},
-    story::host::HostState,
-};
+use margay_apiserver::{Config, Server};
+use margay_demo::host::HostState;
 
-use super::lab::{ClusterLab, needs_root, repository};
+use super::lab::ClusterLab;
+use margay_testkit::{needs, programs, repository};
 
 /// `nobody`: any user but root.
 const NOBODY: u32 = 65534;
 
 #[test]
 fn who_is_not_root_is_told_first() {
-    if !needs_root("who_is_not_root_is_told_first") {
+    if !needs::root("who_is_not_root_is_told_first") {
         return;
     }
     // Somewhere that anybody may read.
@@ -29,7 +28,7 @@ fn who_is_not_root_is_told_first() {
     fs::copy(repository().join("Makefile"), dir.path().join("Makefile")).unwrap();
     let demo = dir.path().join("margay-demo");
     let copied = Command::new("cp")
-        .arg(env!("CARGO_BIN_EXE_margay-demo"))
+        .arg(programs::path("margay-demo"))
         .arg(&demo)
         .status();
     assert!(copied.unwrap().success());
@@ -57,7 +56,7 @@ fn who_is_not_root_is_told_first() {
 /// What a run that failed had noted of the host says nothing of the host that the next one finds.
 #[test]
 fn the_host_is_looked_at_anew_where_no_lab_is() {
-    if !needs_root("the_host_is_looked_at_anew_where_no_lab_is") {
+    if !needs::root("the_host_is_looked_at_anew_where_no_lab_is") {
         return;
     }
     let lab = ClusterLab::empty("anew");
@@ -79,7 +78,7 @@ fn the_host_is_looked_at_anew_where_no_lab_is() {
 /// With an API server given, the demo runs against it as often as wanted, and takes back what it put there and no more.
 #[test]
 fn a_given_api_server_gets_back_what_it_had() {
-    if !needs_root("a_given_api_server_gets_back_what_it_had") {
+    if !needs::root("a_given_api_server_gets_back_what_it_had") {
         return;
     }
     let mut lab = ClusterLab::empty("given");

@@ -2,13 +2,14 @@
 
 use std::{process::Stdio, time::Duration};
 
-use margay_testbed::story::shell::wait_for;
+use margay_testkit::shell::wait_for;
 
-use super::lab::{ClusterLab, needs_root};
+use super::lab::ClusterLab;
+use margay_testkit::needs;
 
 #[test]
 fn a_destroy_waits_for_a_cluster_that_comes_up() {
-    if !needs_root("a_destroy_waits_for_a_cluster_that_comes_up") {
+    if !needs::root("a_destroy_waits_for_a_cluster_that_comes_up") {
         return;
     }
     let lab = ClusterLab::empty("orphan");

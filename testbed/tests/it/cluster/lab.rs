@@ -1,31 +1,12 @@
 //! A lab of a test's own, with its cluster up, gone when the test ends.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Output,
-    time::Duration,
-};
+use std::{fs, path::Path, process::Output, time::Duration};
 
-use margay_testbed::{
-    story::shell::{Shell, stdout_of, wait_for},
-    traffic::Tally,
-};
+use margay_agnhost::traffic::Tally;
+use margay_testkit::shell::{Shell, stdout_of, wait_for};
+use margay_testkit::{programs, repository};
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// Whether this test can run; in CI it must.
-pub(crate) fn needs_root(test: &str) -> bool {
-    if nix::unistd::geteuid().is_root() {
-        return true;
-    }
-    assert!(
-        env::var_os("CI").is_none(),
-        "{test} needs root, and CI must not skip it"
-    );
-    println!("SKIPPED {test}: needs root");
-    false
-}
 
 /// `two-racks` in a state directory of its own, so that labs of other tests do not meet it.
 pub(crate) struct ClusterLab {
@@ -40,7 +21,7 @@ impl ClusterLab {
             .prefix(&format!("margay-{name}-"))
             .tempdir()
             .unwrap();
-        let bin = Path::new(env!("CARGO_BIN_EXE_margay-lab")).parent().unwrap().to_owned();
+        let bin = programs::dir();
         let topology = repository().join("testbed/topologies/two-racks.clab.yml");
         let labs_dir = Some(dir.path().join("labs"));
         Self {
@@ -159,11 +140,4 @@ impl Drop for ClusterLab {
             );
         }
     }
-}
-
-pub(crate) fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("testbed lies in the repository")
-        .to_owned()
 }

@@ -1,32 +1,17 @@
 //! A lab of a test's own, and what the host looks like.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use margay_testbed::lab::process::ProcessId;
+use margay_lab::process::ProcessId;
+use margay_testkit::{programs, repository};
 use tempfile::TempDir;
-
-/// Whether this test can run; in CI it must.
-pub(super) fn needs_root(test: &str, programs: &[&str]) -> bool {
-    let missing = programs.iter().find(|p| !Path::new(p).exists());
-    let why = match (nix::unistd::geteuid().is_root(), missing) {
-        (true, None) => return true,
-        (false, _) => "root".to_owned(),
-        (true, Some(program)) => (*program).to_owned(),
-    };
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{test} needs {why}, and CI must not skip it"
-    );
-    println!("SKIPPED {test}: needs {why}");
-    false
-}
 
 /// The committed topology.
 pub(super) fn two_racks() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies/two-racks.clab.yml")
+    repository().join("testbed/topologies/two-racks.clab.yml")
 }
 
 /// Runs `margay-lab` with a labs' directory of its own; destroys its lab when dropped.
@@ -62,7 +47,7 @@ impl TestLab {
     }
 
     pub(super) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_margay-lab"));
+        let mut command = Command::new(programs::path("margay-lab"));
         command
             .args(args)
             .env("MARGAY_LAB_DIR", &self.labs)

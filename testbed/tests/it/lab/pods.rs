@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::harness::{TestLab, needs_root, wait};
+use super::harness::{TestLab, wait};
+use margay_testkit::{needs, programs};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -84,8 +85,8 @@ impl PodLab {
         let bin = lab.dir.path().join("bin");
         fs::create_dir(&bin).unwrap();
         for (name, target) in [
-            ("margay-lab", env!("CARGO_BIN_EXE_margay-lab")),
-            ("margay-agnhost", env!("CARGO_BIN_EXE_margay-agnhost")),
+            ("margay-lab", programs::path("margay-lab")),
+            ("margay-agnhost", programs::path("margay-agnhost")),
         ] {
             let copied = Command::new("cp").arg(target).arg(bin.join(name)).status().unwrap();
             assert!(copied.success());
@@ -206,7 +207,7 @@ fn agnhost(name: &str, more: &str) -> String {
 
 #[test]
 fn a_pod_lives_as_its_object_says() {
-    if !needs_root("a_pod_lives_as_its_object_says", &["/usr/bin/perl", "/usr/bin/nsenter"]) {
+    if !needs::root_and("a_pod_lives_as_its_object_says", &["/usr/bin/perl", "/usr/bin/nsenter"]) {
         return;
     }
     let pods = PodLab::up();
@@ -397,7 +398,7 @@ fn a_pod_lives_as_its_object_says() {
 /// With a kubeconfig given, the lab's nodes join that cluster through a relay; nothing of it is started here.
 #[test]
 fn a_given_api_server_is_used_unchanged() {
-    if !needs_root(
+    if !needs::root_and(
         "a_given_api_server_is_used_unchanged",
         &["/usr/bin/perl", "/usr/bin/nsenter"],
     ) {

@@ -10,7 +10,7 @@ use super::Worker;
 use crate::kubelet::checkpoint::{Container, now};
 use crate::kubelet::container::{self, Facts, Waiting};
 use crate::kubelet::order;
-use crate::lab::process::ProcessId;
+use margay_lab::process::ProcessId;
 
 /// Kubernetes' back-off of a container that keeps ending.
 const FIRST_CRASH_DELAY: Duration = Duration::from_secs(10);

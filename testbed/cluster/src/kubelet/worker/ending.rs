@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use tracing::{info, warn};
 
 use super::Worker;
-use crate::lab::process::ProcessId;
+use margay_lab::process::ProcessId;
 
 impl Worker {
     /// Ends the pod: containers (sidecars after the others), network, record, object.

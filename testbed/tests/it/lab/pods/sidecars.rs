@@ -1,6 +1,7 @@
 //! Sidecars: init containers that run as long as their pod.
 
-use super::{LIMIT, PodLab, needs_root, wait};
+use super::{LIMIT, PodLab, wait};
+use margay_testkit::needs;
 
 /// `served` has a sidecar that its init container and its container use, to the end; `job` one that ends with its work.
 const PODS: &str = r#"
@@ -46,7 +47,7 @@ spec:
 #[test]
 fn sidecars_run_from_their_turn_to_the_pods_end() {
     let test = "sidecars_run_from_their_turn_to_the_pods_end";
-    if !needs_root(test, &["/usr/bin/perl", "/usr/bin/nsenter"]) {
+    if !needs::root_and(test, &["/usr/bin/perl", "/usr/bin/nsenter"]) {
         return;
     }
     let pods = PodLab::up();
