@@ -1,11 +1,13 @@
 //! What a schema cannot say, or says too late: checks whose findings name the field as Kubernetes does.
 
 mod bgp;
+mod label_selector;
 mod network_policy;
 pub(crate) mod resources;
 
 pub use bgp::{is_as_number, is_router_address};
-pub use network_policy::{label_selector, network_policy};
+pub use label_selector::label_selector;
+pub use network_policy::network_policy;
 pub use resources::{PoolRef, bgp_configuration, bgp_peer, felix_configuration, ip_pool, overlapping_pools};
 
 use std::fmt;
