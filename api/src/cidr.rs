@@ -1,8 +1,12 @@
 //! Arithmetic on CIDRs.
 
+mod sloppy;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
+
+pub use sloppy::Sloppy;
 
 /// Text that is no usable CIDR.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,12 +24,12 @@ pub enum CidrError {
     },
 }
 
-/// Reads `address/prefix` strictly: the prefix is there and no bit beyond it is set.
+/// Reads `address/prefix` strictly: the prefix is there, in plain digits, and no bit beyond it is set.
 ///
 /// # Errors
 /// Tells which, with what was probably meant.
 pub fn parse(text: &str) -> Result<IpNetwork, CidrError> {
-    let network = parse_any(text)?;
+    let network = with_host_bits(text).ok_or_else(|| CidrError::Syntax(text.to_owned()))?;
     let masked = masked(network);
     if masked == network {
         Ok(network)
@@ -37,18 +41,12 @@ pub fn parse(text: &str) -> Result<IpNetwork, CidrError> {
     }
 }
 
-/// Reads `address/prefix`, the address's bits beyond the prefix included; the prefix is in plain digits.
-///
-/// # Errors
-/// When it is anything else.
-pub fn parse_any(text: &str) -> Result<IpNetwork, CidrError> {
-    let syntax = || CidrError::Syntax(text.to_owned());
-    let (address, prefix) = text.split_once('/').ok_or_else(syntax)?;
-    let address: IpAddr = address.parse().map_err(|_| syntax())?;
+fn with_host_bits(text: &str) -> Option<IpNetwork> {
+    let (address, prefix) = text.split_once('/')?;
     let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
     let canonical = digits && (prefix.len() == 1 || !prefix.starts_with('0'));
-    let prefix = prefix.parse().ok().filter(|_| canonical).ok_or_else(syntax)?;
-    IpNetwork::new(address, prefix).map_err(|_| syntax())
+    let prefix = prefix.parse().ok().filter(|_| canonical)?;
+    IpNetwork::new(address.parse().ok()?, prefix).ok()
 }
 
 /// The network without bits beyond its prefix.
@@ -187,6 +185,7 @@ mod tests {
             "::/129",
             "a/8",
             "10.0.0.0/08",
+            "010.0.0.0/8",
             "10.0.0.0/+8",
             "",
         ] {

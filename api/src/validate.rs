@@ -6,8 +6,8 @@ mod network_policy;
 pub(crate) mod resources;
 
 pub use bgp::{is_as_number, is_router_address};
-pub use label_selector::label_selector;
-pub use network_policy::network_policy;
+pub use label_selector::{label_selector, label_selector_warnings, sound_selector};
+pub use network_policy::{network_policy, network_policy_warnings};
 pub use resources::{PoolRef, bgp_configuration, bgp_peer, felix_configuration, ip_pool, overlapping_pools};
 
 use std::fmt;

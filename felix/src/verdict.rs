@@ -18,12 +18,16 @@
 //! - **ICMP** is allowed only by rules without `ports`.
 //! - **An address of no pod and no node** is outside the cluster: only an `ipBlock` and rules without peers match it.
 //! - **Finished pods** (phase Succeeded or Failed) have given their addresses back; terminating pods have not.
-//! - **What the API server would refuse** in a rule (a CIDR that is none, an inverted range) matches nothing, and an
-//!   `except` that is none excepts everything: such a rule never allows.
+//! - **A faulty policy** ([`is_faulty`]: one that the API server would refuse, or with more address ranges than a node has
+//!   room for) isolates what it selects, in the directions it names, and none of its rules allows. Where its `podSelector`
+//!   is at fault, its sound parts select.
+//! - **Spellings that API servers store** although newer ones refuse them in new objects mean what the API server takes
+//!   them for: leading zeros are none, bits beyond a prefix length are cleared, `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
 
 mod cidr;
 mod decision;
 mod endpoint;
+mod fault;
 mod rule;
 mod selector;
 
@@ -35,6 +39,7 @@ use margay_api::slim;
 
 pub use decision::{Decision, Direction, Exemption, PolicyRef, RuleRef, Verdict};
 pub use endpoint::EvaluateError;
+pub use fault::is_faulty;
 
 use endpoint::Endpoint;
 
@@ -162,7 +167,7 @@ fn decide(
         let allowing = rules.iter().position(|rule| {
             rule.matches_peer(cluster, &policy.metadata.namespace, other) && rule.matches_port(served, protocol)
         });
-        if let Some(index) = allowing {
+        if let Some(index) = allowing.filter(|_| !is_faulty(policy)) {
             return Decision::Allowed(RuleRef {
                 policy: reference(policy),
                 direction,

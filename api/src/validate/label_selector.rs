@@ -1,41 +1,69 @@
 //! Label selectors, as the API server checks them.
 
 use super::Violation;
-use crate::slim::{LabelSelector, Operator};
+use crate::slim::{LabelSelector, Operator, Requirement};
 
 /// Everything that is wrong with a label selector at `path`.
+///
+/// A value of an expression that no label can have is none of it: the API server keeps selectors that it took before it
+/// looked at them, and [`label_selector_warnings`] tells of it.
 pub fn label_selector(selector: &LabelSelector, path: &str) -> Vec<Violation> {
     let mut found = Vec::new();
     for (key, value) in &selector.match_labels {
-        label_key(key, &format!("{path}.matchLabels"), &mut found);
-        label_value(value, &format!("{path}.matchLabels"), &mut found);
+        label(key, value, &format!("{path}.matchLabels"), &mut found);
     }
-    for (index, requirement) in selector.match_expressions.iter().enumerate() {
-        let at = format!("{path}.matchExpressions[{index}]");
-        label_key(&requirement.key, &format!("{at}.key"), &mut found);
-        let values = format!("{at}.values");
-        match requirement.operator {
-            Operator::In | Operator::NotIn if requirement.values.is_empty() => {
-                found.push(Violation::new(
-                    values,
-                    "must be specified when `operator` is 'In' or 'NotIn'",
-                ));
-            }
-            Operator::In | Operator::NotIn => {
-                for (index, value) in requirement.values.iter().enumerate() {
-                    label_value(value, &format!("{values}[{index}]"), &mut found);
-                }
-            }
-            Operator::Exists | Operator::DoesNotExist if !requirement.values.is_empty() => {
-                found.push(Violation::new(
-                    values,
-                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                ));
-            }
-            Operator::Exists | Operator::DoesNotExist => {}
+    for (index, expression) in selector.match_expressions.iter().enumerate() {
+        requirement(expression, &format!("{path}.matchExpressions[{index}]"), &mut found);
+    }
+    found
+}
+
+/// What a label selector at `path` says that its author can hardly mean.
+pub fn label_selector_warnings(selector: &LabelSelector, path: &str) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (index, expression) in selector.match_expressions.iter().enumerate() {
+        for (value_index, value) in expression.values.iter().enumerate() {
+            let at = format!("{path}.matchExpressions[{index}].values[{value_index}]");
+            label_value(value, &at, &mut found);
         }
     }
     found
+}
+
+/// What a selector selects by although parts of it are wrong: those that are not. A policy that allows nothing selects
+/// rather too much than too little.
+#[must_use]
+pub fn sound_selector(selector: &LabelSelector) -> LabelSelector {
+    let is_sound = |check: &dyn Fn(&mut Vec<Violation>)| {
+        let mut found = Vec::new();
+        check(&mut found);
+        found.is_empty()
+    };
+    let mut sound = selector.clone();
+    sound
+        .match_labels
+        .retain(|key, value| is_sound(&|found| label(key, value, "", found)));
+    sound
+        .match_expressions
+        .retain(|expression| is_sound(&|found| requirement(expression, "", found)));
+    sound
+}
+
+fn label(key: &str, value: &str, path: &str, found: &mut Vec<Violation>) {
+    label_key(key, path, found);
+    label_value(value, path, found);
+}
+
+fn requirement(requirement: &Requirement, path: &str, found: &mut Vec<Violation>) {
+    label_key(&requirement.key, &format!("{path}.key"), found);
+    let wrong = match (requirement.operator, requirement.values.is_empty()) {
+        (Operator::In | Operator::NotIn, true) => "must be specified when `operator` is 'In' or 'NotIn'",
+        (Operator::Exists | Operator::DoesNotExist, false) => {
+            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+        }
+        (Operator::In | Operator::NotIn, false) | (Operator::Exists | Operator::DoesNotExist, true) => return,
+    };
+    found.push(Violation::new(format!("{path}.values"), wrong));
 }
 
 fn label_key(key: &str, path: &str, found: &mut Vec<Violation>) {
@@ -77,4 +105,53 @@ pub(super) fn is_dns_label(text: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
         && !text.starts_with('-')
         && !text.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn selector(value: serde_json::Value) -> LabelSelector {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn fields(violations: Vec<Violation>) -> Vec<String> {
+        violations.into_iter().map(|violation| violation.field).collect()
+    }
+
+    #[test]
+    fn values_that_no_label_can_have_are_kept_and_told() {
+        let odd = selector(json!({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["x", "-y"]}]}));
+        assert_eq!(label_selector(&odd, "s"), []);
+        assert_eq!(
+            fields(label_selector_warnings(&odd, "s")),
+            ["s.matchExpressions[0].values[1]"]
+        );
+        assert_eq!(sound_selector(&odd), odd);
+    }
+
+    #[test]
+    fn the_sound_part_is_what_has_no_fault() {
+        let faulty = selector(
+            json!({"matchLabels": {"app": "web", "a b": "x", "c": "-"}, "matchExpressions": [
+            {"key": "a", "operator": "In", "values": []}, {"key": "b", "operator": "Exists"},
+            {"key": "c", "operator": "DoesNotExist", "values": ["x"]}, {"key": "/d", "operator": "Exists"}]}),
+        );
+        assert_eq!(
+            fields(label_selector(&faulty, "s")),
+            [
+                "s.matchLabels",
+                "s.matchLabels",
+                "s.matchExpressions[0].values",
+                "s.matchExpressions[2].values",
+                "s.matchExpressions[3].key"
+            ]
+        );
+        assert_eq!(
+            sound_selector(&faulty),
+            selector(json!({"matchLabels": {"app": "web"}, "matchExpressions": [{"key": "b", "operator": "Exists"}]}))
+        );
+    }
 }

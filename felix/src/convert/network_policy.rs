@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use margay_api::cidr::Sloppy;
 use margay_api::slim::{
     self, IntOrString, IpBlock, LabelSelector, NetworkPolicy, Operator, Peer, PolicyPort, PolicyType,
 };
+use margay_api::validate::{self, Violation};
 
 use super::{Problem, cidr, policy_id};
 use crate::model::{
@@ -21,279 +23,199 @@ use crate::model::{
 /// is a member of a set, of which a set has room for about a million.
 const MOST_PIECES: usize = 65_536;
 
-/// A NetworkPolicy, with all that is wrong with it. A policy with any problem denies, in the directions it names,
-/// everything to what it selects: no rule of it allows. Where the selector itself is wrong, its sound parts select.
+const TOO_MANY: &str = "brings the policy's ipBlocks to more than 65536 ranges, too many for a node: except fewer and \
+                        larger ranges, or make it several policies";
+
+/// A NetworkPolicy, with all that is wrong with it.
+///
+/// What is wrong is what no API server would have stored ([`validate::network_policy`]), and ipBlocks of more ranges than
+/// a node has room for. A policy with any fault denies, in the directions it names, everything to what it selects: no
+/// rule of it allows. Where the selector itself is wrong, its sound parts select ([`validate::sound_selector`]).
 pub fn network_policy(policy: &NetworkPolicy) -> (Update, Vec<Problem>) {
     let policy = policy.clone().defaulted();
-    let mut reader = Reader {
-        namespace: policy.metadata.namespace.as_str().into(),
-        object: format!("NetworkPolicy {}", policy.metadata.full_name()),
-        problems: Vec::new(),
-        pieces: MOST_PIECES,
-    };
-    let converted = reader.policy(&policy);
-    let allows_nothing = |rules: &Option<Vec<Rule>>| rules.as_ref().map(|_| Vec::new());
-    let converted = if reader.problems.is_empty() {
-        converted
-    } else {
-        Policy {
-            ingress: allows_nothing(&converted.ingress),
-            egress: allows_nothing(&converted.egress),
-            selects: converted.selects,
+    let mut violations = validate::network_policy(&policy);
+    let read = violations.is_empty().then(|| Reader::new(&policy).policy(&policy));
+    let converted = match read {
+        Some(Ok(converted)) => converted,
+        Some(Err(TooManyPieces { field })) => {
+            violations.push(Violation::new(field, TOO_MANY));
+            allows_nothing(&policy)
         }
+        None => allows_nothing(&policy),
+    };
+    let object = format!("NetworkPolicy {}", policy.metadata.full_name());
+    let problem = |Violation { field, message }| Problem {
+        object: object.clone(),
+        field,
+        message,
     };
     (
         Update::Policy(policy_id(&policy.metadata), Some(converted)),
-        reader.problems,
+        violations.into_iter().map(problem).collect(),
     )
 }
 
-/// Reads one policy and gathers what is wrong with it.
+fn allows_nothing(policy: &NetworkPolicy) -> Policy {
+    let nothing = |direction| policy.applies_to(direction).then(Vec::new);
+    let labels = validate::sound_selector(&policy.spec.pod_selector);
+    Policy {
+        selects: in_namespace(policy.metadata.namespace.as_str().into(), selector(&labels)),
+        ingress: nothing(PolicyType::Ingress),
+        egress: nothing(PolicyType::Egress),
+    }
+}
+
+/// Reads one valid policy.
 struct Reader {
     namespace: Arc<str>,
-    object: String,
-    problems: Vec<Problem>,
     /// How many more ranges its ipBlocks may come to.
     pieces: usize,
+}
+
+/// An ipBlock with which the policy has more than [`MOST_PIECES`].
+struct TooManyPieces {
+    field: String,
 }
 
 /// Ports by protocol; `None` stands for every port of the protocol.
 type PortsByProtocol = BTreeMap<Protocol, Option<Ports>>;
 
 impl Reader {
-    fn policy(&mut self, policy: &NetworkPolicy) -> Policy {
+    fn new(policy: &NetworkPolicy) -> Self {
+        Self {
+            namespace: policy.metadata.namespace.as_str().into(),
+            pieces: MOST_PIECES,
+        }
+    }
+
+    fn policy(&mut self, policy: &NetworkPolicy) -> Result<Policy, TooManyPieces> {
         let spec = &policy.spec;
-        let labels = self.selector("spec.podSelector", &spec.pod_selector);
-        let ingress = policy.applies_to(PolicyType::Ingress).then(|| {
-            let rules = spec.ingress.iter().enumerate().flat_map(|(i, rule)| {
-                let field = format!("spec.ingress[{i}]");
-                let source = self.peers(&format!("{field}.from"), &rule.from);
-                self.rules(&field, &rule.ports, source, None)
-            });
-            rules.collect()
-        });
-        let egress = policy.applies_to(PolicyType::Egress).then(|| {
-            let rules = spec.egress.iter().enumerate().flat_map(|(i, rule)| {
-                let field = format!("spec.egress[{i}]");
-                let destination = self.peers(&format!("{field}.to"), &rule.to);
-                self.rules(&field, &rule.ports, None, destination)
-            });
-            rules.collect()
-        });
-        Policy {
-            selects: self.in_namespace(labels),
-            ingress,
-            egress,
-        }
-    }
-
-    fn in_namespace(&self, labels: Selector) -> EndpointSelector {
-        EndpointSelector {
-            namespaces: Namespaces::Named(self.namespace.clone()),
-            labels,
-        }
-    }
-
-    fn rules(
-        &mut self,
-        field: &str,
-        ports: &[PolicyPort],
-        source: Option<AddressSet>,
-        destination: Option<AddressSet>,
-    ) -> Vec<Rule> {
-        let rule = |protocol, destination_ports| Rule {
-            action: Action::Allow,
-            protocol,
-            source: source.clone(),
-            destination: destination.clone(),
-            destination_ports,
-        };
-        if ports.is_empty() {
-            return vec![rule(None, None)];
-        }
-        let mut by_protocol = PortsByProtocol::new();
-        for (i, port) in ports.iter().enumerate() {
-            self.port(&format!("{field}.ports[{i}]"), port, &mut by_protocol);
-        }
-        by_protocol
-            .into_iter()
-            .map(|(protocol, ports)| rule(Some(protocol), ports))
-            .collect()
-    }
-
-    fn port(&mut self, field: &str, port: &PolicyPort, by_protocol: &mut PortsByProtocol) {
-        let protocol = Protocol(port.protocol.unwrap_or_default().number());
-        let ports = by_protocol.entry(protocol).or_insert_with(|| Some(Ports::default()));
-        match (&port.port, port.end_port) {
-            (None, None) => *ports = None,
-            (None, Some(_)) => self.problem(format!("{field}.endPort"), "needs `port`, the first port of the range"),
-            (Some(IntOrString::String(_)), Some(_)) => {
-                self.problem(
-                    format!("{field}.endPort"),
-                    "goes with a port number, not with a port's name",
-                );
-            }
-            (Some(IntOrString::String(name)), None) if is_port_name(name) => {
-                ports
-                    .iter_mut()
-                    .for_each(|ports| _ = ports.names.insert(name.as_str().into()));
-            }
-            (Some(IntOrString::String(name)), None) => {
-                let message =
-                    format!("{name:?} is not a port's name: at most 15 of a-z, 0-9 and -, at least one letter");
-                self.problem(format!("{field}.port"), &message);
-            }
-            (Some(IntOrString::Int(first)), last) => {
-                let last = last.unwrap_or(*first);
-                match (u16::try_from(*first), u16::try_from(last)) {
-                    (Ok(first @ 1..), Ok(last)) if first <= last => {
-                        ports
-                            .iter_mut()
-                            .for_each(|ports| ports.ranges.push(PortRange { first, last }));
-                    }
-                    (Ok(1..), _) => {
-                        let message = format!("{last} is not a port from {first} to 65535");
-                        self.problem(format!("{field}.endPort"), &message);
-                    }
-                    _ => self.problem(
-                        format!("{field}.port"),
-                        &format!("{first} is not a port from 1 to 65535"),
-                    ),
-                }
+        let mut ingress = Vec::new();
+        if policy.applies_to(PolicyType::Ingress) {
+            for (i, rule) in spec.ingress.iter().enumerate() {
+                let source = self.peers(&format!("spec.ingress[{i}].from"), &rule.from)?;
+                ingress.extend(rules(&rule.ports, source, None));
             }
         }
+        let mut egress = Vec::new();
+        if policy.applies_to(PolicyType::Egress) {
+            for (i, rule) in spec.egress.iter().enumerate() {
+                let destination = self.peers(&format!("spec.egress[{i}].to"), &rule.to)?;
+                egress.extend(rules(&rule.ports, None, destination));
+            }
+        }
+        Ok(Policy {
+            selects: in_namespace(self.namespace.clone(), selector(&spec.pod_selector)),
+            ingress: policy.applies_to(PolicyType::Ingress).then_some(ingress),
+            egress: policy.applies_to(PolicyType::Egress).then_some(egress),
+        })
     }
 
     /// The union of the peers; `None`, which is everything, when there are none.
-    fn peers(&mut self, field: &str, peers: &[Peer]) -> Option<AddressSet> {
+    fn peers(&mut self, field: &str, peers: &[Peer]) -> Result<Option<AddressSet>, TooManyPieces> {
         if peers.is_empty() {
-            return None;
+            return Ok(None);
         }
         let mut union = AddressSet::default();
         for (i, peer) in peers.iter().enumerate() {
-            let field = format!("{field}[{i}]");
-            match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
-                (Some(block), None, None) => union.nets.extend(self.ip_block(&format!("{field}.ipBlock"), block)),
-                (None, None, Some(pods)) => {
-                    let labels = self.selector(&format!("{field}.podSelector"), pods);
-                    union.endpoints.insert(self.in_namespace(labels));
-                }
-                (None, Some(namespaces), pods) => {
-                    let namespaces = self.selector(&format!("{field}.namespaceSelector"), namespaces);
-                    let labels = pods
-                        .as_ref()
-                        .map(|pods| self.selector(&format!("{field}.podSelector"), pods));
-                    let labels = labels.unwrap_or_default();
-                    union.endpoints.insert(EndpointSelector {
-                        namespaces: Namespaces::Matching(namespaces),
-                        labels,
-                    });
-                }
-                (None, None, None) => {
-                    self.problem(
-                        field,
-                        "is empty: give it a podSelector, a namespaceSelector or an ipBlock",
-                    );
-                }
-                (Some(_), ..) => {
-                    self.problem(field, "has an ipBlock and a selector: write them as two peers");
-                }
+            if let Some(block) = &peer.ip_block {
+                let field = format!("{field}[{i}].ipBlock.except");
+                let ranges = self.ip_block(block).ok_or(TooManyPieces { field })?;
+                union.nets.extend(ranges);
+                continue;
             }
+            let pods = peer.pod_selector.as_ref().map(selector);
+            let endpoints = match &peer.namespace_selector {
+                Some(namespaces) => EndpointSelector {
+                    namespaces: Namespaces::Matching(selector(namespaces)),
+                    labels: pods.unwrap_or_default(),
+                },
+                None => match pods {
+                    Some(pods) => in_namespace(self.namespace.clone(), pods),
+                    None => continue,
+                },
+            };
+            union.endpoints.insert(endpoints);
         }
-        Some(union)
+        Ok(Some(union))
     }
 
-    fn ip_block(&mut self, field: &str, block: &IpBlock) -> BTreeSet<IpNetwork> {
-        let whole = match cidr::parse(&block.cidr) {
-            Ok(net) => net,
-            Err(message) => {
-                self.problem(format!("{field}.cidr"), &message);
-                return BTreeSet::new();
-            }
-        };
-        let mut holes = Vec::new();
-        for (i, except) in block.except.iter().enumerate() {
-            match cidr::parse(except) {
-                Ok(hole) if hole != whole && margay_api::cidr::contains(whole, hole) => holes.push(hole),
-                Ok(hole) => {
-                    self.problem(
-                        format!("{field}.except[{i}]"),
-                        &format!("{hole} is not a part of {whole}"),
-                    );
-                }
-                Err(message) => self.problem(format!("{field}.except[{i}]"), &message),
-            }
-        }
+    /// What a block leaves of its CIDR; `None` when that is too much.
+    fn ip_block(&mut self, block: &IpBlock) -> Option<BTreeSet<IpNetwork>> {
+        let network = |text: &String| Sloppy::parse(text).map(Sloppy::network);
         let mut left = BTreeSet::new();
-        if !cidr::subtract(whole, &holes, &mut left, self.pieces) {
-            let message = format!(
-                "brings the policy's ipBlocks to more than {MOST_PIECES} ranges, too many for a node: except fewer and larger \
-                 ranges, or make it several policies"
-            );
-            self.problem(format!("{field}.except"), &message);
-            return BTreeSet::new();
+        let holes: Result<Vec<_>, _> = block.except.iter().map(network).collect();
+        if let (Ok(whole), Ok(holes)) = (network(&block.cidr), holes) {
+            cidr::subtract(whole, &holes, &mut left, self.pieces).then_some(())?;
         }
         self.pieces -= left.len();
-        left
+        Some(left)
     }
+}
 
-    fn selector(&mut self, field: &str, selector: &LabelSelector) -> Selector {
-        let labels = selector.match_labels.iter().map(|(key, value)| Requirement {
-            key: key.clone(),
-            test: Test::In([value.clone()].into()),
-        });
-        let mut requirements: Vec<_> = labels.collect();
-        for (i, expression) in selector.match_expressions.iter().enumerate() {
-            requirements.extend(self.requirement(&format!("{field}.matchExpressions[{i}]"), expression));
-        }
-        requirements.into_iter().collect()
+fn in_namespace(namespace: Arc<str>, labels: Selector) -> EndpointSelector {
+    EndpointSelector {
+        namespaces: Namespaces::Named(namespace),
+        labels,
     }
+}
 
-    fn requirement(&mut self, field: &str, expression: &slim::Requirement) -> Option<Requirement> {
-        let needs_values = matches!(expression.operator, Operator::In | Operator::NotIn);
-        if expression.key.is_empty() {
-            self.problem(format!("{field}.key"), "is empty: name a label");
-            return None;
+fn rules(ports: &[PolicyPort], source: Option<AddressSet>, destination: Option<AddressSet>) -> Vec<Rule> {
+    let rule = |protocol, destination_ports| Rule {
+        action: Action::Allow,
+        protocol,
+        source: source.clone(),
+        destination: destination.clone(),
+        destination_ports,
+    };
+    if ports.is_empty() {
+        return vec![rule(None, None)];
+    }
+    let mut by_protocol = PortsByProtocol::new();
+    for port in ports {
+        add_port(port, &mut by_protocol);
+    }
+    by_protocol
+        .into_iter()
+        .map(|(protocol, ports)| rule(Some(protocol), ports))
+        .collect()
+}
+
+fn add_port(port: &PolicyPort, by_protocol: &mut PortsByProtocol) {
+    let protocol = Protocol(port.protocol.unwrap_or_default().number());
+    let all = by_protocol.entry(protocol).or_insert_with(|| Some(Ports::default()));
+    let Some(ports) = all else { return };
+    match &port.port {
+        None => *all = None,
+        Some(IntOrString::String(name)) => _ = ports.names.insert(name.as_str().into()),
+        Some(IntOrString::Int(first)) => {
+            let last = port.end_port.unwrap_or(*first);
+            if let (Ok(first), Ok(last)) = (u16::try_from(*first), u16::try_from(last)) {
+                ports.ranges.push(PortRange { first, last });
+            }
         }
-        if needs_values == expression.values.is_empty() {
-            let message = if needs_values {
-                "needs at least one value"
-            } else {
-                "must be empty for this operator"
-            };
-            self.problem(format!("{field}.values"), message);
-            return None;
-        }
-        let values = expression.values.iter().cloned().collect();
-        let test = match expression.operator {
+    }
+}
+
+fn selector(selector: &LabelSelector) -> Selector {
+    let labels = selector.match_labels.iter().map(|(key, value)| Requirement {
+        key: key.clone(),
+        test: Test::In([value.clone()].into()),
+    });
+    labels
+        .chain(selector.match_expressions.iter().map(requirement))
+        .collect()
+}
+
+fn requirement(expression: &slim::Requirement) -> Requirement {
+    let values = expression.values.iter().cloned().collect();
+    Requirement {
+        key: expression.key.clone(),
+        test: match expression.operator {
             Operator::In => Test::In(values),
             Operator::NotIn => Test::NotIn(values),
             Operator::Exists => Test::Exists,
             Operator::DoesNotExist => Test::Missing,
-        };
-        Some(Requirement {
-            key: expression.key.clone(),
-            test,
-        })
+        },
     }
-
-    fn problem(&mut self, field: String, message: &str) {
-        self.problems.push(Problem {
-            object: self.object.clone(),
-            field,
-            message: message.to_owned(),
-        });
-    }
-}
-
-/// IANA's syntax of a service's name, which is that of a container port's.
-fn is_port_name(name: &str) -> bool {
-    (1..=15).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && name.bytes().any(|b| b.is_ascii_lowercase())
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-        && !name.contains("--")
 }

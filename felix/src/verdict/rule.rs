@@ -11,7 +11,7 @@ use super::{Cluster, Protocol, selector};
 
 /// A rule of either direction.
 pub(super) struct Rule<'a> {
-    peers: &'a [slim::Peer],
+    pub(super) peers: &'a [slim::Peer],
     ports: &'a [slim::PolicyPort],
 }
 

@@ -4,19 +4,62 @@ use std::collections::BTreeMap;
 
 use margay_api::slim::{LabelSelector, Operator, Requirement};
 
-/// Whether all requirements hold. An empty selector matches everything.
+/// Whether all requirements hold, those left out that [`is_faulty`] finds fault with. An empty selector matches everything.
 ///
-/// `In` and `NotIn` without values are invalid; they match nothing.
+/// Only a policy's `podSelector` is asked with faults in it: the policy allows nothing then, and what its sound parts
+/// match is isolated.
 pub(super) fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
-    let equal = selector
-        .match_labels
-        .iter()
-        .all(|(key, value)| labels.get(key) == Some(value));
-    equal
-        && selector
-            .match_expressions
+    let mut pairs = selector.match_labels.iter();
+    let mut expressions = selector.match_expressions.iter();
+    pairs.all(|(key, value)| labels.get(key) == Some(value) || faulty_label(key, value))
+        && expressions.all(|requirement| holds(requirement, labels) || faulty_requirement(requirement))
+}
+
+/// Whether the API server would refuse the selector.
+///
+/// A value of an expression that no label can have is no fault: selectors with such values are stored.
+pub(super) fn is_faulty(selector: &LabelSelector) -> bool {
+    let mut pairs = selector.match_labels.iter();
+    pairs.any(|(key, value)| faulty_label(key, value)) || selector.match_expressions.iter().any(faulty_requirement)
+}
+
+fn faulty_label(key: &str, value: &str) -> bool {
+    !is_key(key) || !(value.is_empty() || is_name(value))
+}
+
+fn faulty_requirement(requirement: &Requirement) -> bool {
+    let wants_values = match requirement.operator {
+        Operator::In | Operator::NotIn => true,
+        Operator::Exists | Operator::DoesNotExist => false,
+    };
+    !is_key(&requirement.key) || wants_values == requirement.values.is_empty()
+}
+
+/// `name` or `prefix/name`, the prefix a DNS subdomain.
+fn is_key(key: &str) -> bool {
+    match key.split_once('/') {
+        None => is_name(key),
+        Some((prefix, name)) => is_name(name) && prefix.len() <= 253 && prefix.split('.').all(is_dns_part),
+    }
+}
+
+/// What labels are made of: up to 63 characters, the first and last a letter or digit.
+fn is_name(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    text.len() <= 63
+        && text.bytes().all(inner)
+        && [text.bytes().next(), text.bytes().last()]
             .iter()
-            .all(|requirement| holds(requirement, labels))
+            .all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
+}
+
+fn is_dns_part(part: &str) -> bool {
+    let lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    !part.is_empty()
+        && part.bytes().all(|byte| lower(byte) || byte == b'-')
+        && [part.bytes().next(), part.bytes().last()]
+            .iter()
+            .all(|end| end.is_some_and(lower))
 }
 
 fn holds(requirement: &Requirement, labels: &BTreeMap<String, String>) -> bool {
@@ -24,7 +67,7 @@ fn holds(requirement: &Requirement, labels: &BTreeMap<String, String>) -> bool {
     let listed = || value.is_some_and(|value| requirement.values.contains(value));
     match requirement.operator {
         Operator::In => listed(),
-        Operator::NotIn => !requirement.values.is_empty() && !listed(),
+        Operator::NotIn => !listed(),
         Operator::Exists => value.is_some(),
         Operator::DoesNotExist => value.is_none(),
     }
@@ -36,7 +79,7 @@ mod tests {
 
     use margay_api::slim::{LabelSelector, Operator, Requirement};
 
-    use super::matches;
+    use super::{is_faulty, matches};
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs
@@ -64,8 +107,13 @@ mod tests {
             (Operator::NotIn, &["a", "x"][..], false, true, true),
             (Operator::Exists, &[][..], true, true, false),
             (Operator::DoesNotExist, &[][..], false, false, true),
-            (Operator::In, &[][..], false, false, false),
-            (Operator::NotIn, &[][..], false, false, false),
+            // Faulty: they do not restrict.
+            (Operator::In, &[][..], true, true, true),
+            (Operator::NotIn, &[][..], true, true, true),
+            (Operator::Exists, &["a"][..], true, true, true),
+            (Operator::DoesNotExist, &["a"][..], true, true, true),
+            // Odd but stored.
+            (Operator::In, &["-"][..], false, false, false),
         ];
         for (operator, values, on_a, on_b, on_none) in cases {
             let selector = selector(operator, values);
@@ -86,5 +134,48 @@ mod tests {
         assert!(!matches(&both, &labels(&[("tier", "db")])));
         assert!(!matches(&both, &labels(&[("app", "a"), ("tier", "web")])));
         assert!(matches(&LabelSelector::default(), &labels(&[])));
+    }
+
+    #[test]
+    fn faults_are_what_the_api_server_refuses() {
+        let long = "a".repeat(63);
+        let key = |key: &str| LabelSelector {
+            match_labels: labels(&[(key, "x")]),
+            match_expressions: Vec::new(),
+        };
+        for sound in [
+            "app",
+            "A.b_c-1",
+            "example.com/app",
+            "1/2",
+            &long,
+            &format!("{long}.{long}/{long}"),
+        ] {
+            assert!(!is_faulty(&key(sound)), "{sound}");
+        }
+        for faulty in [
+            "",
+            "a b",
+            "-a",
+            "a-",
+            "/a",
+            "a/",
+            "a/b/c",
+            "Example.com/a",
+            "-a/b",
+            "a..b/c",
+            &format!("{long}a"),
+        ] {
+            assert!(is_faulty(&key(faulty)), "{faulty}");
+        }
+        let value = |value: &str| LabelSelector {
+            match_labels: labels(&[("app", value)]),
+            match_expressions: Vec::new(),
+        };
+        assert!(!is_faulty(&value("")) && !is_faulty(&value("v1.0")));
+        assert!(is_faulty(&value("-")) && is_faulty(&value("a b")));
+        assert!(!is_faulty(&selector(Operator::In, &["-"])) && is_faulty(&selector(Operator::NotIn, &[])));
+        assert!(!is_faulty(&selector(Operator::Exists, &[])) && is_faulty(&selector(Operator::Exists, &["a"])));
+        assert!(matches(&key("a b"), &labels(&[])));
     }
 }

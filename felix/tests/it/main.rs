@@ -10,6 +10,7 @@ mod property;
 mod render;
 mod rng;
 mod shrink;
+mod spoil;
 mod state;
 mod verdict;
 mod world;

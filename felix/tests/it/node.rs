@@ -7,7 +7,7 @@ use margay_felix::calc::{Calc, Change};
 use margay_felix::convert;
 use margay_felix::model::{Attachment, Update};
 use margay_felix::render::{Config, Delta, EndpointToHost, Renderer, Ruleset, SetChange};
-use margay_felix::verdict::Cluster;
+use margay_felix::verdict::{Cluster, is_faulty};
 
 /// Changes what calc puts out, before render sees it.
 pub(crate) type Tamper = fn(&mut Vec<Change>);
@@ -94,7 +94,7 @@ impl Node {
         let policies = after.policies.iter().filter(|policy| !before.policies.contains(policy));
         updates.extend(policies.map(|policy| {
             let (update, problems) = convert::network_policy(policy);
-            assert!(problems.is_empty(), "{problems:?}");
+            assert_eq!(!problems.is_empty(), is_faulty(policy), "{problems:?} in {policy:?}");
             update
         }));
         updates

@@ -2,6 +2,7 @@
 
 mod cases;
 mod decisions;
+mod faults;
 mod independence;
 mod live;
 mod world;

@@ -7,6 +7,7 @@ use margay_felix::verdict::{Cluster, Connection, Peer, Protocol};
 use serde_json::{Value, json};
 
 use crate::rng::Rng;
+use crate::spoil::spoil;
 
 pub(crate) const NODES: [&str; 2] = ["node1", "node2"];
 const NAMESPACES: [&str; 3] = ["red", "green", "blue"];
@@ -22,7 +23,8 @@ const OUTSIDE: [&str; 6] = [
     "fd00:1::200",
     "203.0.113.129",
 ];
-const BLOCKS: [(&str, &[&str]); 9] = [
+/// In the spellings that API servers store, too.
+const BLOCKS: [(&str, &[&str]); 13] = [
     ("0.0.0.0/0", &[]),
     ("0.0.0.0/0", &["10.0.0.0/8", "10.0.1.0/24"]),
     ("10.0.0.0/16", &["10.0.1.0/28", "10.0.1.4/30"]),
@@ -32,6 +34,10 @@ const BLOCKS: [(&str, &[&str]); 9] = [
     ("::/0", &[]),
     ("::/0", &["fd00:1::/64"]),
     ("fd00:1::/64", &["fd00:1::4/126"]),
+    ("010.000.001.77/024", &["10.0.1.9/29", "::ffff:10.0.1.32/123"]),
+    ("::ffff:10.0.1.0/120", &["::ffff:a00:110/124"]),
+    ("203.0.113.9/0", &["010.0.0.0/08"]),
+    ("FD00:0001::77/064", &["fd00:1::000000/125"]),
 ];
 
 /// A cluster in some state, and how to change it.
@@ -221,7 +227,11 @@ impl World {
 
     fn put_policy(&mut self) {
         let (namespace, name) = (*self.rng.pick(&NAMESPACES), format!("np{}", self.rng.below(3)));
-        let policy = random_policy(&mut self.rng, namespace, &name);
+        let mut spec = random_spec(&mut self.rng);
+        if self.rng.chance(20) {
+            spoil(&mut self.rng, &mut spec);
+        }
+        let policy = stored(namespace, &name, &spec);
         self.cluster
             .policies
             .retain(|p| p.metadata.full_name() != policy.metadata.full_name());
@@ -242,16 +252,31 @@ impl World {
 
 /// A valid policy, as an API server would have stored it.
 pub(crate) fn random_policy(rng: &mut Rng, namespace: &str, name: &str) -> NetworkPolicy {
+    let spec = random_spec(rng);
+    stored(namespace, name, &spec)
+}
+
+fn stored(namespace: &str, name: &str, spec: &Value) -> NetworkPolicy {
+    let policy = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
+    serde_json::from_value::<NetworkPolicy>(policy).unwrap().defaulted()
+}
+
+/// The spec of a valid policy.
+pub(crate) fn random_spec(rng: &mut Rng) -> Value {
     let mut spec = json!({"podSelector": selector(rng)});
     if rng.chance(70) {
-        spec["policyTypes"] = json!(*rng.pick(&[&["Ingress"] as &[&str], &["Egress"], &["Ingress", "Egress"]]));
+        spec["policyTypes"] = json!(*rng.pick(&[
+            &["Ingress"] as &[&str],
+            &["Egress"],
+            &["Ingress", "Egress"],
+            &["Egress", "Egress"]
+        ]));
     }
     for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
         let rules: Vec<Value> = (0..rng.below(3)).map(|_| rule(rng, peers)).collect();
         spec[direction] = json!(rules);
     }
-    let policy = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
-    serde_json::from_value::<NetworkPolicy>(policy).unwrap().defaulted()
+    spec
 }
 
 fn rule(rng: &mut Rng, peers: &str) -> Value {

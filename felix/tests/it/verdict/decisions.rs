@@ -133,28 +133,6 @@ fn the_first_common_family_of_the_source_decides() {
 }
 
 #[test]
-fn rules_that_the_api_server_would_refuse_never_allow() {
-    let rules = [
-        json!({"from": [{"ipBlock": {"cidr": "203.0.113.9"}}]}),
-        json!({"from": [{"ipBlock": {"cidr": "203.0.113.0/24", "except": ["nonsense"]}}]}),
-        json!({"from": [{"ipBlock": {"cidr": "203.0.113.0/24"}, "podSelector": {}}]}),
-        json!({"from": [{}]}),
-        json!({"ports": [{"port": 90, "endPort": 80}]}),
-        json!({"ports": [{"endPort": 90}]}),
-        json!({"ports": [{"port": "metrics", "endPort": 10000}]}),
-        json!({"from": [{"podSelector": {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": []}]}}]}),
-    ];
-    for rule in rules {
-        let world = World::new().policy("a/invalid", json!({"podSelector": {}, "ingress": [rule]}));
-        for from in ["203.0.113.9", "b/web", "a/db"] {
-            for port in [80, 90, 9100] {
-                world.check(&[(from, "a/web", Tcp(port), Deny)]);
-            }
-        }
-    }
-}
-
-#[test]
 fn a_pod_in_an_unknown_namespace_is_matched_by_no_namespace_selector() {
     let not_b = json!({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["b"]}]});
     let spec = json!({"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": not_b}]}]});

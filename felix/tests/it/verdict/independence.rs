@@ -102,7 +102,7 @@ fn spread(prefix: &str, tree: &str, found: &mut Vec<String>) {
             None => {
                 let path = branch.split(" as ").next().unwrap_or(branch).trim();
                 let path = format!("{prefix}{path}");
-                let own = ["self", "decision", "endpoint"];
+                let own = ["self", "decision", "endpoint", "fault"];
                 if !own.contains(&path.split("::").next().unwrap_or_default()) {
                     found.push(path);
                 }

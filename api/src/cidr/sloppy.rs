@@ -1,0 +1,221 @@
+//! CIDRs in the spellings that an API server keeps in objects stored before it became strict.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+
+use super::{CidrError, host, masked, parse};
+
+/// A CIDR of a NetworkPolicy, read as the API server reads it (`ParseCIDRSloppy` of k8s.io/utils/net).
+///
+/// Digits are decimal and their leading zeros count for nothing, bits beyond the prefix are cleared, and IPv6 that maps
+/// IPv4 stands for the IPv4 network. Servers from 1.36 on refuse such spellings in new objects (KEP-4858,
+/// `StrictIPCIDRValidation`) and keep those they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sloppy {
+    /// With its host bits, and of the family it is written in.
+    written: IpNetwork,
+}
+
+impl Sloppy {
+    /// Reads `address/prefix`.
+    ///
+    /// # Errors
+    /// When an API server would refuse it, however old.
+    pub fn parse(text: &str) -> Result<Self, CidrError> {
+        let read = || {
+            let (address, prefix) = text.split_once('/')?;
+            let address = ipv4(address)
+                .map(IpAddr::V4)
+                .or_else(|| ipv6(address).map(IpAddr::V6))?;
+            let prefix = u8::try_from(decimal(prefix)?).ok()?;
+            let written = IpNetwork::new(address, prefix).ok()?;
+            Some(Self { written })
+        };
+        read().ok_or_else(|| CidrError::Syntax(text.to_owned()))
+    }
+
+    /// The network that it stands for.
+    pub fn network(self) -> IpNetwork {
+        let network = masked(self.written);
+        let mapped = match network {
+            IpNetwork::V6(v6) => v6.ip().to_ipv4_mapped().zip(v6.prefix().checked_sub(96)),
+            IpNetwork::V4(_) => None,
+        };
+        mapped
+            .and_then(|(v4, prefix)| IpNetwork::new(v4.into(), prefix).ok())
+            .unwrap_or(network)
+    }
+
+    /// Whether `except` may stand beside this CIDR: it begins inside and has a longer prefix. Prefixes compare as they
+    /// are written, also where one of the two maps IPv4.
+    pub fn may_except(self, except: Self) -> bool {
+        self.network().contains(except.network().network()) && self.written.prefix() < except.written.prefix()
+    }
+
+    /// What to write instead, when `text` is not how this CIDR should be written.
+    pub fn advice(self, text: &str) -> Option<String> {
+        let network = self.network();
+        match parse(text) {
+            Ok(strict) if strict == network => None,
+            Err(CidrError::HostBits { .. }) => Some(format!(
+                "\"{text}\" is read as {network}: write that, or {} for the one address",
+                host(self.written.ip().to_canonical())
+            )),
+            Ok(_) | Err(CidrError::Syntax(_)) => Some(format!("\"{text}\" is read as {network}: write that")),
+        }
+    }
+}
+
+/// Decimal digits, as many leading zeros as there are; more than any address has counts as none.
+fn decimal(digits: &str) -> Option<u32> {
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    match digits.trim_start_matches('0') {
+        "" if plain => Some(0),
+        rest => rest.parse().ok().filter(|_| plain),
+    }
+}
+
+fn ipv4(text: &str) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        *octet = u8::try_from(decimal(parts.next()?)?).ok()?;
+    }
+    parts.next().is_none().then(|| octets.into())
+}
+
+/// With its groups cut to the four digits, and its IPv4 tail to the groups, that the standard library reads.
+fn ipv6(text: &str) -> Option<Ipv6Addr> {
+    let (head, tail) = match text.rsplit_once(':') {
+        Some((head, tail)) if tail.contains('.') => {
+            let [a, b, c, d] = ipv4(tail)?.octets();
+            (head, format!("{a:02x}{b:02x}:{c:02x}{d:02x}"))
+        }
+        Some((head, tail)) => (head, group(tail)),
+        None => return None,
+    };
+    let head: Vec<String> = head.split(':').map(group).collect();
+    format!("{}:{tail}", head.join(":")).parse().ok()
+}
+
+fn group(digits: &str) -> String {
+    match digits.trim_start_matches('0') {
+        "" if !digits.is_empty() => "0".to_owned(),
+        rest => rest.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> Option<String> {
+        Sloppy::parse(text).ok().map(|sloppy| sloppy.network().to_string())
+    }
+
+    #[test]
+    fn reads_what_the_api_server_reads() {
+        for (text, expected) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.0/08", "10.0.0.0/8"),
+            ("10.10.1.12/24", "10.10.1.0/24"),
+            ("10.0.0.0/0", "0.0.0.0/0"),
+            ("010.020.030.000/24", "10.20.30.0/24"),
+            ("0000192.0.2.0/00024", "192.0.2.0/24"),
+            ("192.0.2.0/024", "192.0.2.0/24"),
+            ("FD00:0:0:7::1/64", "fd00:0:0:7::/64"),
+            ("fd00::00000000001/128", "fd00::1/128"),
+            ("::/000", "::/0"),
+            ("::/0", "::/0"),
+            ("64:ff9b::010.1.2.3/128", "64:ff9b::a01:203/128"),
+            ("::ffff:10.40.0.0/112", "10.40.0.0/16"),
+            ("::ffff:010.040.1.2/112", "10.40.0.0/16"),
+            ("::ffff:a28:0/112", "10.40.0.0/16"),
+            ("::ffff:192.0.2.1/128", "192.0.2.1/32"),
+            ("::ffff:192.0.2.1/96", "0.0.0.0/0"),
+            // Its mask leaves nothing of the mapping.
+            ("::ffff:192.0.2.1/95", "::fffe:0:0/95"),
+            ("::ffff:192.0.2.1/64", "::/64"),
+        ] {
+            assert_eq!(network(text).as_deref(), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_the_api_server_refuses() {
+        for text in [
+            "",
+            "/",
+            "10.0.0.0",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "10.0.0.0/8 ",
+            " 10.0.0.0/8",
+            "10.0.0.0/8/8",
+            "10.0.0.0/255.0.0.0",
+            "10.0.0.0/4294967304",
+            "10.0.0/8",
+            "10.0.0.0.0/8",
+            "10..0.0/8",
+            "10.0.0.256/8",
+            "0x0a.0.0.0/8",
+            "a/8",
+            "::/129",
+            ":/8",
+            ":::/8",
+            "1::2::3/64",
+            "1:2:3:4:5:6:7/64",
+            "1:2:3:4:5:6:7:8:9/64",
+            "1:2:3:4::5:6:7:8/64",
+            "fd00::10000/64",
+            "fd00::1%eth0/64",
+            "fd00::10.0.0/64",
+            "fd00:10.0.0.1::/64",
+            "1:2:3:4:5:6:7:10.0.0.1/64",
+        ] {
+            assert_eq!(network(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_except_begins_inside_and_is_longer() {
+        let may = |cidr, except| Sloppy::parse(cidr).unwrap().may_except(Sloppy::parse(except).unwrap());
+        for (cidr, except, expected) in [
+            ("10.10.1.12/24", "10.10.1.200/26", true),
+            ("10.0.0.0/8", "10.0.0.0/8", false),
+            ("10.0.0.0/8", "010.1.0.0/016", true),
+            ("10.0.0.0/8", "11.0.0.0/16", false),
+            ("10.1.0.0/16", "10.0.0.0/8", false),
+            ("10.0.0.0/8", "fd00::/64", false),
+            ("::/0", "10.0.0.0/8", false),
+            ("10.0.0.0/8", "::ffff:10.40.0.0/112", true),
+            ("10.40.0.0/16", "::ffff:10.40.0.0/112", true),
+            ("::ffff:10.0.0.0/104", "10.40.0.0/16", false),
+        ] {
+            assert_eq!(may(cidr, except), expected, "{cidr} {except}");
+        }
+    }
+
+    #[test]
+    fn advises_how_to_write_it() {
+        let advice = |text| Sloppy::parse(text).unwrap().advice(text);
+        for fine in ["10.0.0.0/8", "fd00::/64", "FD00:0:0:7::/64", "0.0.0.0/0"] {
+            assert_eq!(advice(fine), None, "{fine}");
+        }
+        assert_eq!(
+            advice("010.020.030.000/24").unwrap(),
+            "\"010.020.030.000/24\" is read as 10.20.30.0/24: write that"
+        );
+        assert_eq!(
+            advice("10.10.1.12/24").unwrap(),
+            "\"10.10.1.12/24\" is read as 10.10.1.0/24: write that, or 10.10.1.12/32 for the one address"
+        );
+        assert_eq!(
+            advice("::ffff:10.40.0.0/112").unwrap(),
+            "\"::ffff:10.40.0.0/112\" is read as 10.40.0.0/16: write that"
+        );
+    }
+}
