@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnetwork::IpNetwork;
+use margay_api::validate::network_policy_warnings;
 use margay_felix::engine::{Engine, Handle as PolicyEngine};
 use margay_netlink::Handle as Netlink;
 use parking_lot::Mutex;
@@ -282,26 +283,28 @@ impl Core {
             engine.update(update);
         }
         for (key, problems) in fed.policies {
-            let uid = picture
-                .cluster
-                .policies
-                .get(&key)
-                .map(|policy| policy.metadata.uid.clone())
-                .unwrap_or_default();
-            let notices = problems.iter().map(|problem| Notice {
+            let policy = picture.cluster.policies.get(&key);
+            let notice = |reason, message| Notice {
                 subject: Subject {
                     resource: NETWORK_POLICY,
                     namespace: key.namespace.clone(),
                     name: key.name.clone(),
-                    uid: uid.clone(),
+                    uid: policy.map(|policy| policy.metadata.uid.clone()).unwrap_or_default(),
                 },
-                reason: "PolicyInvalid",
-                message: format!(
+                reason,
+                message,
+                warning: true,
+            };
+            let faults = problems.iter().map(|problem| {
+                let message = format!(
                     "{}: {}; the policy allows nothing until that is mended",
                     problem.field, problem.message
-                ),
-                warning: true,
+                );
+                notice("PolicyInvalid", message)
             });
+            let oddities = policy.map(network_policy_warnings).unwrap_or_default();
+            let oddities = oddities.iter().map(|odd| notice("PolicyAmbiguous", odd.to_string()));
+            let notices = faults.chain(oddities);
             picture.faults.insert(format!("policy {key}"), notices.collect());
         }
     }

@@ -7,6 +7,7 @@ use margay_api::cidr;
 use margay_api::control::{self, IpamAllocation, IpamBlock, IpamStatus};
 use margay_api::slim::{NetworkPolicy, Object, Pod, PolicyType};
 use margay_api::v3::IPAMBlockSpec;
+use margay_api::validate;
 
 use super::blocks;
 use super::cluster::Cluster;
@@ -86,7 +87,7 @@ pub fn facts(
         .filter(shown)
         .map(|object| block(cluster, &object.spec))
         .collect();
-    let policies: Vec<_> = cluster.policies.iter().cloned().map(NetworkPolicy::defaulted).collect();
+    let policies: Vec<_> = cluster.policies.iter().map(as_enforced).collect();
     Facts {
         addresses: cluster
             .nodes
@@ -174,6 +175,13 @@ fn endpoint(cluster: &Cluster, policies: &[NetworkPolicy], record: &EndpointReco
     }
 }
 
+/// With its defaults, and a faulty selector as the policy engine takes it.
+fn as_enforced(policy: &NetworkPolicy) -> NetworkPolicy {
+    let mut policy = policy.clone().defaulted();
+    policy.spec.pod_selector = validate::sound_selector(&policy.spec.pod_selector);
+    policy
+}
+
 fn selecting_policies(policies: &[NetworkPolicy], pod: &Pod, direction: PolicyType) -> Vec<String> {
     let of_namespace = policies
         .iter()
@@ -218,6 +226,8 @@ mod tests {
             json!({"metadata": {"name": "deny", "namespace": "shop"}, "spec": {"podSelector": {}}}),
             json!({"metadata": {"name": "other", "namespace": "shop"}, "spec": {"podSelector": {"matchLabels": {"app": "z"}}}}),
             json!({"metadata": {"name": "away", "namespace": "data"}, "spec": {"podSelector": {}}}),
+            json!({"metadata": {"name": "faulty", "namespace": "shop"}, "spec": {"podSelector": {
+                "matchExpressions": [{"key": "app", "operator": "In", "values": []}]}}}),
         ] {
             cluster.apply(ClusterChange::NetworkPolicy(Change::Put(
                 serde_json::from_value(policy).unwrap(),
@@ -247,7 +257,7 @@ mod tests {
         assert_eq!(shown, [("10.244.0.0/26", 2, 1), ("10.244.0.64/26", 1, 1)]);
         assert_eq!(facts.blocks[0].pool.as_deref(), Some("pods"));
         assert_eq!(facts.blocks[0].allocations[0].pod.as_deref(), Some("shop/a"));
-        assert_eq!(facts.endpoints[0].policy.ingress, ["shop/deny"]);
+        assert_eq!(facts.endpoints[0].policy.ingress, ["shop/deny", "shop/faulty"]);
         assert!(facts.endpoints[0].policy.egress.is_empty());
     }
 }
