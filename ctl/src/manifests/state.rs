@@ -61,6 +61,7 @@ impl State {
                     self.claim("NetworkPolicy", &policy.metadata, &place)?;
                     let policy = policy.defaulted();
                     check(&policy, &place)?;
+                    self.warn_of_oddities(&policy, &place);
                     self.cluster.policies.push(policy);
                 }
                 Object::Other { kind, name } if POD_MAKERS.contains(&kind.as_str()) => {
@@ -114,6 +115,13 @@ impl State {
             Some(first) => Err(place.invalid(format!("{kind} {name} is already at {first}"))),
             None => Ok(()),
         }
+    }
+
+    fn warn_of_oddities(&mut self, policy: &slim::NetworkPolicy, place: &Place) {
+        let name = policy.metadata.full_name();
+        let oddities = validate::network_policy_warnings(policy).into_iter();
+        self.warnings
+            .extend(oddities.map(|oddity| format!("{place}: NetworkPolicy {name}: {oddity}")));
     }
 
     fn warn_of_missing_addresses(&mut self) {

@@ -27,6 +27,23 @@ fn what_is_passed_over_is_named() {
 }
 
 #[test]
+fn spellings_that_are_stored_are_understood_and_told() {
+    Stage::fixtures().play("eval-stored");
+    let output = Command::new(assert_cmd::cargo::cargo_bin!("margayctl"))
+        .current_dir(it().join("fixtures/stored"))
+        .args(["policy", "eval", "-o", "json", "--manifests", "cluster.yaml"])
+        .args(["--connections", "connections.jsonl"])
+        .output()
+        .unwrap();
+    let answers = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(answers.lines().count(), 13, "{answers}");
+    for answer in answers.lines() {
+        let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
+        assert_eq!(answer["verdict"], answer["want"], "{answer}");
+    }
+}
+
+#[test]
 fn connections_come_from_standard_input() {
     let fixtures = it().join("fixtures");
     let run = |connections: &str| {
