@@ -1,6 +1,6 @@
 //! CIDRs in the spellings that an API server keeps in objects stored before it became strict.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
@@ -25,11 +25,9 @@ impl Sloppy {
     pub fn parse(text: &str) -> Result<Self, CidrError> {
         let read = || {
             let (address, prefix) = text.split_once('/')?;
-            let address = ipv4(address)
-                .map(IpAddr::V4)
-                .or_else(|| ipv6(address).map(IpAddr::V6))?;
-            let prefix = u8::try_from(decimal(prefix)?).ok()?;
-            let written = IpNetwork::new(address, prefix).ok()?;
+            let digits = prefix.bytes().all(|b| b.is_ascii_digit());
+            let prefix = without_zeros(prefix).parse().ok().filter(|_| digits)?;
+            let written = IpNetwork::new(without_zeros(address).parse().ok()?, prefix).ok()?;
             Some(Self { written })
         };
         read().ok_or_else(|| CidrError::Syntax(text.to_owned()))
@@ -67,43 +65,14 @@ impl Sloppy {
     }
 }
 
-/// Decimal digits, as many leading zeros as there are; more than any address has counts as none.
-fn decimal(digits: &str) -> Option<u32> {
-    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    match digits.trim_start_matches('0') {
-        "" if plain => Some(0),
-        rest => rest.parse().ok().filter(|_| plain),
-    }
-}
-
-fn ipv4(text: &str) -> Option<Ipv4Addr> {
-    let mut octets = [0; 4];
-    let mut parts = text.split('.');
-    for octet in &mut octets {
-        *octet = u8::try_from(decimal(parts.next()?)?).ok()?;
-    }
-    parts.next().is_none().then(|| octets.into())
-}
-
-/// With its groups cut to the four digits, and its IPv4 tail to the groups, that the standard library reads.
-fn ipv6(text: &str) -> Option<Ipv6Addr> {
-    let (head, tail) = match text.rsplit_once(':') {
-        Some((head, tail)) if tail.contains('.') => {
-            let [a, b, c, d] = ipv4(tail)?.octets();
-            (head, format!("{a:02x}{b:02x}:{c:02x}{d:02x}"))
-        }
-        Some((head, tail)) => (head, group(tail)),
-        None => return None,
+/// Every number without its leading zeros, of which the standard library takes none, or a few.
+fn without_zeros(text: &str) -> String {
+    let number = |number: &str| {
+        let significant = number.trim_start_matches('0');
+        let is_zero = number.starts_with('0') && !significant.starts_with(|c: char| c.is_ascii_hexdigit());
+        format!("{}{significant}", if is_zero { "0" } else { "" })
     };
-    let head: Vec<String> = head.split(':').map(group).collect();
-    format!("{}:{tail}", head.join(":")).parse().ok()
-}
-
-fn group(digits: &str) -> String {
-    match digits.trim_start_matches('0') {
-        "" if !digits.is_empty() => "0".to_owned(),
-        rest => rest.to_owned(),
-    }
+    text.split_inclusive([':', '.']).map(number).collect()
 }
 
 #[cfg(test)]

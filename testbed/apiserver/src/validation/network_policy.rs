@@ -1,5 +1,7 @@
 //! `networking.k8s.io/v1` NetworkPolicy.
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
@@ -113,7 +115,7 @@ fn ip_block(block: &Value, at: &str, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::required(format!("{at}.cidr"), ""));
         return;
     }
-    let Some(whole) = cidr(text) else {
+    let Some((whole, length)) = cidr(text) else {
         errors.push(FieldError::invalid(format!("{at}.cidr"), &block["cidr"], WHY));
         return;
     };
@@ -121,7 +123,7 @@ fn ip_block(block: &Value, at: &str, errors: &mut Vec<FieldError>) {
         let field = format!("{at}.except[{i}]");
         match cidr(except.as_str().unwrap_or_default()) {
             None => errors.push(FieldError::invalid(field, except, WHY)),
-            Some(part) if part.prefix() <= whole.prefix() || !whole.contains(part.network()) => {
+            Some((part, longer)) if longer <= length || !whole.contains(part.network()) => {
                 errors.push(FieldError::invalid(field, except, "must be a strict subset of `cidr`"));
             }
             Some(_) => {}
@@ -129,8 +131,28 @@ fn ip_block(block: &Value, at: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn cidr(text: &str) -> Option<IpNetwork> {
-    text.contains('/').then(|| text.parse().ok()).flatten()
+/// A CIDR as servers before 1.36 take it: leading zeros and bits beyond the prefix count for nothing, and IPv6 that maps
+/// IPv4 is IPv4. The length is as written.
+fn cidr(text: &str) -> Option<(IpNetwork, u8)> {
+    let (address, length) = text.split_once('/')?;
+    let digits = length.bytes().all(|b| b.is_ascii_digit());
+    let length = without_zeros(length).parse().ok().filter(|_| digits)?;
+    let network = IpNetwork::new(without_zeros(address).parse().ok()?, length).ok()?;
+    let mapped = match network.network() {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().zip(length.checked_sub(96)),
+        IpAddr::V4(_) => None,
+    };
+    let mapped = mapped.and_then(|(v4, prefix)| IpNetwork::new(v4.into(), prefix).ok());
+    Some((mapped.unwrap_or(network), length))
+}
+
+fn without_zeros(text: &str) -> String {
+    let number = |number: &str| {
+        let significant = number.trim_start_matches('0');
+        let is_zero = number.starts_with('0') && !significant.starts_with(|c: char| c.is_ascii_hexdigit());
+        format!("{}{significant}", if is_zero { "0" } else { "" })
+    };
+    text.split_inclusive([':', '.']).map(number).collect()
 }
 
 fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
@@ -196,5 +218,37 @@ mod tests {
         }]});
         validate(&good, &mut errors);
         assert_eq!(errors, []);
+    }
+
+    #[test]
+    fn what_servers_store_is_stored() {
+        let from = |blocks: Value| json!({"podSelector": {}, "policyTypes": ["Ingress", "Ingress"], "ingress": [{"from": blocks}]});
+        let block = |cidr: &str, except: &[&str]| json!({"ipBlock": {"cidr": cidr, "except": except}});
+        for (cidr, except) in [
+            ("10.10.1.12/24", &["10.10.1.200/26"] as &[&str]),
+            ("10.0.0.0/0", &[]),
+            ("FD00:0:0:7::1/64", &[]),
+            ("010.020.030.000/24", &["10.20.30.128/025"]),
+            ("192.0.2.0/024", &[]),
+            ("::ffff:10.40.0.0/112", &[]),
+            ("10.0.0.0/8", &["::ffff:10.40.0.0/112"]),
+        ] {
+            let mut errors = Vec::new();
+            validate(&from(json!([block(cidr, except)])), &mut errors);
+            assert_eq!(errors, [], "{cidr} {except:?}");
+        }
+        for (cidr, except) in [
+            ("10.0.0.0", &[] as &[&str]),
+            ("10.0.0.0/033", &[]),
+            ("10.0.0.0/", &[]),
+            ("10.0.0.0/+8", &[]),
+            ("0x10.0.0.0/8", &[]),
+            ("::ffff:10.0.0.0/104", &["10.40.0.0/16"]),
+            ("10.0.0.0/8", &["fd00::/64"]),
+        ] {
+            let mut errors = Vec::new();
+            validate(&from(json!([block(cidr, except)])), &mut errors);
+            assert_eq!(errors.len(), 1, "{cidr} {except:?}");
+        }
     }
 }
