@@ -35,6 +35,10 @@ build: needs-build ## Build every program
 	@[ -x $(BIN)/margay-demo ] || echo "build: everything, for the first time; some minutes on two cores"
 	@cargo build --locked --workspace --bins $$([ ! -x $(BIN)/margay-demo ] || echo --quiet)
 
+.PHONY: kube
+kube: root needs-kube ## Fetch and build the pieces of a real Kubernetes cluster for the testbed, once
+	@scripts/kube build
+
 .PHONY: plugin
 plugin: needs-build ## Build the CNI plugin for a release: one static file
 	@cargo rustc --locked --release --quiet -p margay-cni --bin margay-cni -- -C target-feature=+crt-static
@@ -62,6 +66,6 @@ crds: ## Write deploy/crds from the types in api/
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "margay: this makes network namespaces, firewall rules or file systems, which needs root; run it as root" >&2; exit 1; }
 
-.PHONY: needs-build needs-demo needs-test needs-image
-needs-build needs-demo needs-test needs-image: needs-%:
+.PHONY: needs-build needs-demo needs-test needs-image needs-kube
+needs-build needs-demo needs-test needs-image needs-kube: needs-%:
 	@scripts/needs $*
