@@ -1,5 +1,7 @@
 //! `margay-lab`: containerlab topologies, and clusters on them, in namespaces of this machine.
 
+mod kube;
+
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
@@ -68,6 +70,19 @@ enum Cmd {
     /// Kill a node's agent, or start it again
     #[command(subcommand)]
     Agent(AgentCmd),
+    /// Real Kubernetes on a topology's nodes
+    #[command(subcommand)]
+    Kube(kube::KubeCmd),
+    #[command(name = margay_kubelab::machine::POWER, hide = true)]
+    MachinePower {
+        machine: PathBuf,
+        groups: PathBuf,
+        name: String,
+    },
+    #[command(name = margay_kubelab::machine::INIT, hide = true)]
+    MachineInit { machine: PathBuf },
+    #[command(name = margay_kubelab::relay::SUBCOMMAND, hide = true)]
+    KubeRelay { dir: PathBuf, network: PathBuf, port: u16 },
     #[command(name = "node-init", hide = true)]
     NodeInit { dir: PathBuf, node: String },
     #[command(name = "container-init", hide = true)]
@@ -232,6 +247,10 @@ fn run(command: Cmd) -> anyhow::Result<ExitCode> {
             cluster::start_agent(&lab, &node)?;
             cluster::await_agent(&lab, lab.node(&node)?)?;
         }
+        Cmd::Kube(command) => return kube::run(command),
+        Cmd::MachinePower { machine, groups, name } => margay_kubelab::machine::run_power(&machine, &groups, &name)?,
+        Cmd::MachineInit { machine } => margay_kubelab::machine::run_init(&machine)?,
+        Cmd::KubeRelay { network, port, .. } => logged(|| margay_kubelab::relay::run(&network, port))?,
         Cmd::NodeInit { .. } => lab::init::run()?,
         Cmd::ContainerInit { spec } => return Ok(ExitCode::from(kubelet::shim::run(&spec)?)),
         Cmd::PodExec {

@@ -17,6 +17,8 @@ pub enum Kind {
     Ipc,
     /// Process numbers.
     Pid,
+    /// Control groups.
+    Cgroup,
     /// Mounts.
     Mount,
 }
@@ -31,6 +33,7 @@ impl Kind {
             Kind::Uts => "uts",
             Kind::Ipc => "ipc",
             Kind::Pid => "pid",
+            Kind::Cgroup => "cgroup",
             Kind::Mount => "mnt",
         }
     }
