@@ -104,7 +104,9 @@ pub(crate) fn run(command: KubeCmd) -> Result<ExitCode> {
         KubeCmd::Status { which } => status(&which.cluster()?)?,
         KubeCmd::Exec { which, node, command } => {
             let machine = which.cluster()?.machine(&node)?;
-            let (program, args) = command.split_first().context("no command is given; write it after --")?;
+            let (program, args) = command
+                .split_first()
+                .context("no command is given; write it after --")?;
             let status = machine.spawn(machine.command(program).args(args))?.wait()?;
             return Ok(passed_on(status));
         }

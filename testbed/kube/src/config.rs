@@ -119,7 +119,10 @@ pub fn units(spec: &Spec, node: &Node) -> Vec<Unit> {
     }
     units.extend([containerd_unit(), kubelet_unit(node)]);
     if spec.proxy != ProxyMode::None {
-        units.push(unit("kube-proxy", ["--config=/etc/kubernetes/kube-proxy.yaml".to_owned()]));
+        units.push(unit(
+            "kube-proxy",
+            ["--config=/etc/kubernetes/kube-proxy.yaml".to_owned()],
+        ));
     }
     units
 }
@@ -216,7 +219,11 @@ fn containerd_unit() -> Unit {
 }
 
 fn kubelet_unit(node: &Node) -> Unit {
-    let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let labels: Vec<String> = node
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     let mut args = vec![
         "--config=/etc/kubernetes/kubelet.yaml".to_owned(),
         "--kubeconfig=/etc/kubernetes/kubelet.conf".to_owned(),

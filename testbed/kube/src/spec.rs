@@ -105,7 +105,10 @@ impl Spec {
                 masters.join(", ")
             ),
         };
-        let labels = nodes.iter().find(|(name, _)| *name == master).map(|(_, labels)| *labels);
+        let labels = nodes
+            .iter()
+            .find(|(name, _)| *name == master)
+            .map(|(_, labels)| *labels);
         let setting = |key: &str| labels.and_then(|labels| labels.get(key)).map(String::as_str);
         let proxy = match setting(PROXY) {
             None | Some("iptables") => ProxyMode::Iptables,
@@ -227,14 +230,15 @@ mod tests {
     }
 
     #[rstest::rstest]
-    #[case(&[("a", &[(ROLE, "node")])], "needs one")]
-    #[case(&[("a", &[(ROLE, "control-plane")]), ("b", &[(ROLE, "control-plane")])], "a, b")]
-    #[case(&[("a", &[(ROLE, "master")])], "\"master\"")]
-    #[case(&[("lost", &[(ROLE, "control-plane")])], "default route")]
-    #[case(&[("a", &[(ROLE, "control-plane"), (SERVICES, "10.96.0.0/33")])], "10.96.0.0/33")]
-    #[case(&[("a", &[(ROLE, "control-plane"), (PROXY, "ipvs")])], "\"ipvs\"")]
-    fn what_is_no_cluster_is_refused(#[case] nodes: &[(&str, &[(&str, &str)])], #[case] says: &str) {
-        let error = spec(nodes).unwrap_err().to_string();
+    #[case::no_control_plane(vec![("a", vec![(ROLE, "node")])], "needs one")]
+    #[case::two_control_planes(vec![("a", vec![(ROLE, "control-plane")]), ("b", vec![(ROLE, "control-plane")])], "a, b")]
+    #[case::unknown_role(vec![("a", vec![(ROLE, "master")])], "\"master\"")]
+    #[case::no_address(vec![("lost", vec![(ROLE, "control-plane")])], "default route")]
+    #[case::no_cidr(vec![("a", vec![(ROLE, "control-plane"), (SERVICES, "10.96.0.0/33")])], "10.96.0.0/33")]
+    #[case::no_proxy_mode(vec![("a", vec![(ROLE, "control-plane"), (PROXY, "ipvs")])], "\"ipvs\"")]
+    fn what_is_no_cluster_is_refused(#[case] nodes: Vec<(&str, Vec<(&str, &str)>)>, #[case] says: &str) {
+        let nodes: Vec<_> = nodes.iter().map(|(name, labels)| (*name, labels.as_slice())).collect();
+        let error = spec(&nodes).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
 }

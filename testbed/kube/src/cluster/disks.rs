@@ -134,7 +134,10 @@ fn store(from: &Path, to: &Path) -> Result<()> {
     if !out.status.success() {
         bail!("copying the images: {}", String::from_utf8_lossy(&out.stderr).trim());
     }
-    for database in ["io.containerd.metadata.v1.bolt/meta.db", "io.containerd.snapshotter.v1.overlayfs/metadata.db"] {
+    for database in [
+        "io.containerd.metadata.v1.bolt/meta.db",
+        "io.containerd.snapshotter.v1.overlayfs/metadata.db",
+    ] {
         let target = to.join(database);
         fs::remove_file(&target).with_context(|| format!("replacing {}", target.display()))?;
         fs::copy(from.join(database), &target).with_context(|| format!("copying {database}"))?;

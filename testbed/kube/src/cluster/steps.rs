@@ -85,10 +85,7 @@ impl Cluster {
         if ready {
             return Ok(());
         }
-        let log = self
-            .place
-            .node(&self.spec.control_plane().name)
-            .log("kube-apiserver");
+        let log = self.place.node(&self.spec.control_plane().name).log("kube-apiserver");
         last.map(drop)
             .with_context(|| format!("the API server is not ready; its log: {}", log.display()))
     }

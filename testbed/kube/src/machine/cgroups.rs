@@ -84,17 +84,17 @@ pub(super) fn mount_view(target: &Path) -> Result<()> {
     let found = memberships(&table);
     // Version 2 alone, or version 1 with what kubelet needs in it.
     if !found.iter().any(|m| m.controllers.split(',').any(|c| c == "memory")) {
-        mount(
-            Some("cgroup2"),
-            target,
-            Some("cgroup2"),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .context("mounting cgroup2")?;
+        mount(Some("cgroup2"), target, Some("cgroup2"), MsFlags::empty(), None::<&str>).context("mounting cgroup2")?;
         return delegate(target);
     }
-    mount(Some("cgroup"), target, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).context("mounting cgroups")?;
+    mount(
+        Some("cgroup"),
+        target,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )
+    .context("mounting cgroups")?;
     for membership in found.iter().filter(|m| !m.controllers.is_empty()) {
         let (dir, options) = match membership.controllers.strip_prefix("name=") {
             Some(name) => (name.to_owned(), format!("none,name={name}")),

@@ -64,7 +64,8 @@ impl Machine {
             bail!("{name} is on already");
         }
         let cable = self.node.process.filter(|p| p.alive());
-        let cable = cable.with_context(|| format!("node {name} of the lab is dead; `margay-lab kube down`, then up"))?;
+        let cable =
+            cable.with_context(|| format!("node {name} of the lab is dead; `margay-lab kube down`, then up"))?;
         let first = !self.place.network_file().exists();
         if first {
             let settings = network::settings(&self.lab, &self.node)?;
@@ -88,8 +89,8 @@ impl Machine {
             .stderr(console);
         // Below the node's processes: when the lab ends the node, the machine ends.
         let target = Target::of(cable.pid, &[Kind::Net, Kind::Pid])?;
-        let mut child = spawn_in(&target, CloneFlags::empty(), &mut command)
-            .with_context(|| format!("switching on {name}"))?;
+        let mut child =
+            spawn_in(&target, CloneFlags::empty(), &mut command).with_context(|| format!("switching on {name}"))?;
         let mut answer = String::new();
         BufReader::new(child.stdout.take().context("no answer")?).read_line(&mut answer)?;
         child.wait()?;
@@ -101,7 +102,11 @@ impl Machine {
             }
             (why, _) => {
                 let told = fs::read_to_string(self.place.console()).unwrap_or_default();
-                bail!("switching on {name}: {} {}", why.trim_start_matches("ready"), told.trim())
+                bail!(
+                    "switching on {name}: {} {}",
+                    why.trim_start_matches("ready"),
+                    told.trim()
+                )
             }
         }
     }
@@ -213,7 +218,11 @@ impl Machine {
     fn plug_in(&self) -> Result<()> {
         let plan = self.plan()?;
         let mut commands: Vec<Vec<String>> = vec![words("ip link set lo up")];
-        commands.extend(self.ports()?.iter().map(|port| words(&format!("ip link set {port} up"))));
+        commands.extend(
+            self.ports()?
+                .iter()
+                .map(|port| words(&format!("ip link set {port} up"))),
+        );
         commands.extend(plan.node(&self.node.name).map(|n| n.exec.clone()).unwrap_or_default());
         for command in commands {
             let argv: Vec<&str> = command.iter().map(String::as_str).collect();
