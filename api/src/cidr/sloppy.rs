@@ -1,7 +1,5 @@
 //! CIDRs in the spellings that an API server keeps in objects stored before it became strict.
 
-use std::net::IpAddr;
-
 use ipnetwork::IpNetwork;
 
 use super::{CidrError, host, masked, parse};
