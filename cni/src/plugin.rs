@@ -5,6 +5,7 @@
 //! is: the agent answers the same to the same attachment, and links are compared with what they should be.
 
 use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -102,11 +103,25 @@ fn status(config: &Config) -> Result<(), Failure> {
         },
         ..failure
     };
-    match client::ask(&config.socket, &Request::Status) {
-        Ok(Answer::Error(failure)) | Err(failure) => Err(unavailable(failure)),
-        Ok(_) => Ok(()),
+    let deadline = Instant::now() + RESTART;
+    loop {
+        match client::ask(&config.socket, &Request::Status) {
+            Ok(Answer::Error(failure)) => return Err(unavailable(failure)),
+            Ok(_) => return Ok(()),
+            Err(failure) if Instant::now() >= deadline => return Err(unavailable(failure)),
+            Err(_) => pause(),
+        }
     }
 }
+
+#[expect(clippy::disallowed_methods, reason = "between attempts that have a deadline")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(200));
+}
+
+/// How long an agent may take to be replaced. A runtime that hears that there is none makes the whole node NotReady, and with
+/// it all pods that serve: an upgrade of the agents must not do that.
+const RESTART: Duration = Duration::from_secs(10);
 
 fn ask_check(call: &Call, config: &Config) -> Result<crate::protocol::Attached, Failure> {
     let check = Check {

@@ -1,9 +1,11 @@
 //! CHECK and STATUS.
 
+use std::os::unix::net::UnixListener;
+
 use margay_cni::protocol::{Answer, Failure, code};
 use margay_netlink::{Addr, Op, Route};
 
-use crate::agent::{ROUTE_PROTOCOL, attached};
+use crate::agent::{Agent, ROUTE_PROTOCOL, attached};
 use crate::node::{NODE_V4, NODE_V6, Node, Pod, datagram};
 
 fn inside(pod: &Pod, op: Op) {
@@ -106,6 +108,19 @@ fn status_is_50_unless_the_agent_can_serve() {
         assert_eq!(status(&node).error(), (expected, "no pool has free addresses"));
     }
     node.agent.kill();
+    // The call finds the old agent at its end, and then the new one.
+    let socket = node.dir.path().join("cni.sock");
+    std::fs::remove_file(&socket).expect("was left behind");
+    let old = UnixListener::bind(&socket).expect("listens");
+    let (outcome, next) = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| status(&node));
+        drop(old.accept().expect("the call comes"));
+        drop(old);
+        let next = Agent::start(&socket);
+        (waiting.join().expect("returns"), next)
+    });
+    assert_eq!(outcome.status, 0, "{outcome:?}");
+    drop(next);
     let outcome = status(&node);
     assert_eq!(outcome.error().0, 50);
     assert!(outcome.error().1.starts_with("the agent is not running"), "{outcome:?}");
