@@ -1,6 +1,6 @@
 //! FelixConfiguration as this node obeys it. Pure.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use margay_api::v3::{EndpointToHostAction, FelixConfigurationSpec, IptablesBackend, LogLevel};
@@ -162,7 +162,7 @@ fn from_spec(spec: &FelixConfigurationSpec, defaults: &Defaults) -> Settings {
             spec.prometheus_metrics_host.as_deref(),
             spec.prometheus_metrics_port,
             defaults.metrics,
-            SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9091)),
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, 9091)),
         ),
         mtu_interfaces: spec.mtu_iface_pattern.clone().filter(|pattern| !pattern.is_empty()),
         ipv6: spec.ipv6_support.unwrap_or(true),
@@ -190,7 +190,8 @@ fn listen(
     };
     let host = match host {
         None => base.ip(),
-        Some("") => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        // Both families.
+        Some("") => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         Some("localhost") => IpAddr::V4(Ipv4Addr::LOCALHOST),
         Some(text) => text.parse().unwrap_or(base.ip()),
     };
@@ -240,7 +241,7 @@ mod tests {
         assert_eq!(settings.endpoint_to_host, EndpointToHost::Accept);
         assert_eq!(settings.backend, BackendChoice::Legacy);
         assert_eq!(settings.rules_refresh, Duration::from_secs(30));
-        assert_eq!(settings.metrics, Some("0.0.0.0:9999".parse().unwrap()));
+        assert_eq!(settings.metrics, Some("[::]:9999".parse().unwrap()));
         assert_eq!(settings.health, None);
         assert!(!settings.ipv6);
         assert!(settings.engine_differs(&from(json!({}), &Defaults::default())));

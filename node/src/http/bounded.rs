@@ -1,34 +1,38 @@
-//! A listener that no client can wear out: so many connections at once, and so long for each request.
+//! A listener that no client can wear out: whoever comes is let in, in place of who came first if there are too many, and
+//! has so long for each request.
 
+use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Connections at once. Further ones wait in the kernel's queue.
-pub(super) const MOST: usize = 32;
+/// Connections at once.
+pub(super) const MOST: usize = 128;
 
 /// How long a client may take to send a request, counted from the last answer, and to take in a piece of an answer.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
+const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(super) struct Bounded {
     listener: TcpListener,
-    free: Arc<Semaphore>,
+    /// Those let in, the oldest first. A probe that waits for a place among clients that say nothing would fail, and the
+    /// agent be restarted for it.
+    inside: VecDeque<oneshot::Sender<()>>,
 }
 
 impl Bounded {
     pub(super) fn new(listener: TcpListener) -> Self {
         Self {
             listener,
-            free: Arc::new(Semaphore::new(MOST)),
+            inside: VecDeque::new(),
         }
     }
 }
@@ -38,13 +42,18 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Stream, SocketAddr) {
-        // The semaphore is never closed.
-        let permit = self.free.clone().acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
+        self.inside.retain(|client| !client.is_closed());
+        if self.inside.len() >= MOST {
+            // Dropped, it has the oldest sent away.
+            self.inside.pop_front();
+        }
+        let (place, out) = oneshot::channel();
+        self.inside.push_back(place);
         let stream = Stream {
             stream,
             deadline: Box::pin(sleep(PATIENCE)),
-            _permit: permit,
+            out: Some(out),
         };
         (stream, address)
     }
@@ -57,11 +66,21 @@ impl Listener for Bounded {
 pub(super) struct Stream {
     stream: TcpStream,
     deadline: Pin<Box<Sleep>>,
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Ends when another needs the place; nothing once it did.
+    out: Option<oneshot::Receiver<()>>,
 }
 
 impl Stream {
-    fn late<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// Ready when the client has to go.
+    fn must_go<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let displaced = match &mut self.out {
+            Some(out) => Pin::new(out).poll(cx).is_ready(),
+            None => true,
+        };
+        if displaced {
+            self.out = None;
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         self.deadline
             .as_mut()
             .poll(cx)
@@ -71,8 +90,8 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.late(cx) {
-            Poll::Ready(late) => Poll::Ready(late),
+        match self.must_go(cx) {
+            Poll::Ready(gone) => Poll::Ready(gone),
             Poll::Pending => Pin::new(&mut self.stream).poll_read(cx, buffer),
         }
     }
@@ -85,7 +104,7 @@ impl AsyncWrite for Stream {
                 self.deadline.as_mut().reset(Instant::now() + PATIENCE);
                 Poll::Ready(written)
             }
-            Poll::Pending => self.late(cx),
+            Poll::Pending => self.must_go(cx),
         }
     }
 
