@@ -115,14 +115,18 @@ async fn work(mut jobs: Jobs, options: &Options, mut reign: Reign) {
     loop {
         reign.alive();
         if reign.leads() {
-            for error in jobs.round(&reign).await {
-                tracing::warn!(error = format!("{error:#}"), "job not finished; tried again");
+            let failed = jobs.round(&reign).await;
+            let failed: Vec<_> = failed.iter().map(|error| format!("{error:#}")).collect();
+            for error in &failed {
+                tracing::warn!(%error, "job not finished; tried again");
             }
+            reign.tell(&failed);
             let lost = reign
                 .until
                 .wait_for(|until| until.is_none_or(|until| Instant::now() >= until));
             let _ = tokio::time::timeout(options.interval, lost).await;
         } else {
+            reign.health.forget(JOBS);
             // Observations of an earlier reign are stale.
             jobs.deleted = DeletedNodes::new(options.leak_grace);
             let _ = tokio::time::timeout(options.interval, reign.until.changed()).await;
@@ -132,6 +136,9 @@ async fn work(mut jobs: Jobs, options: &Options, mut reign: Reign) {
 
 /// A part that says nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The part of readiness that says what became of the jobs.
+const JOBS: &str = "jobs";
 
 /// Whether this replica leads, for those who are at work for long.
 #[derive(Debug, Clone)]
@@ -143,6 +150,16 @@ struct Reign {
 impl Reign {
     fn leads(&self) -> bool {
         self.until.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Says what became of a round. A job that fails is tried again, which a restart would not do better.
+    fn tell(&self, failed: &[String]) {
+        let condition = if failed.is_empty() {
+            Condition::Ready(String::new())
+        } else {
+            Condition::Degraded(failed.join("; "))
+        };
+        self.health.set(JOBS, condition);
     }
 
     /// Says that the jobs do not hang.

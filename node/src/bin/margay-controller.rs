@@ -24,7 +24,7 @@ struct Cli {
     /// Namespace of the Lease that decides who leads.
     #[arg(long, env = "POD_NAMESPACE", default_value = "margay-system", value_name = "NAME")]
     namespace: String,
-    /// Name of this replica, unique; default: host name and process id.
+    /// Name of this replica, unique; default: host name and a random number.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     identity: Option<String>,
     /// Seconds that a node must be gone before its addresses are released (Calico's leakGracePeriod is 900).
@@ -58,7 +58,8 @@ fn main() -> anyhow::Result<()> {
     }
     let identity = cli.identity.unwrap_or_else(|| {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        format!("{}-{}", host.trim(), std::process::id())
+        // Not the process id, which is 1 in every container.
+        format!("{}-{:08x}", host.trim(), fastrand::u32(..))
     });
     let options = Options {
         namespace: cli.namespace,

@@ -186,3 +186,24 @@ async fn who_no_longer_leads_releases_nothing() {
     jobs(api).round(&reign(Instant::now() + LEASE)).await;
     assert_eq!(double.blocks(), ["10-244-0-64-26"]);
 }
+
+#[tokio::test]
+async fn what_a_job_lacks_is_told_in_readiness() {
+    let (_, api) = cluster(&["/ippools/main/status"]).serve().await;
+    let reign = reign(Instant::now() + LEASE);
+    let failed = jobs(api).round(&reign).await;
+    let failed: Vec<_> = failed.iter().map(|error| format!("{error:#}")).collect();
+    reign.tell(&failed);
+    let report = reign.health.readiness();
+    assert!(
+        report.ok && report.text.contains("[!] jobs: status of IPPools: main"),
+        "{}",
+        report.text
+    );
+    reign.tell(&[]);
+    assert!(
+        reign.health.readiness().text.contains("[+] jobs"),
+        "{}",
+        reign.health.readiness().text
+    );
+}
