@@ -441,3 +441,47 @@ fn a_reserved_as_number_of_the_cluster_is_ignored() {
         plan.faults[0].message
     );
 }
+
+/// Nodes that have IPv6 addresses alone, and blocks of such.
+#[test]
+fn a_cluster_of_ipv6_alone_has_a_mesh() {
+    let mut cluster = Cluster::default();
+    for i in 1..=3 {
+        let node = json!({
+            "metadata": {"name": format!("n{i}")},
+            "status": {"addresses": [{"type": "InternalIP", "address": format!("fd00::{i}")}]},
+        });
+        cluster.apply(ClusterChange::Node(Change::Put(serde_json::from_value(node).unwrap())));
+    }
+    let pool = json!({"metadata": {"name": "six"}, "spec": {"cidr": "fd00:10:244::/48"}});
+    cluster.apply(ClusterChange::IpPool(Change::Put(
+        serde_json::from_value(pool).unwrap(),
+    )));
+    cluster.apply(ClusterChange::IpamBlock(Change::Put(block(
+        "fd00:10:244::/122",
+        "n1",
+        &[],
+    ))));
+    let plan = plan_of(&cluster, "n1");
+    assert_eq!(
+        peers(&plan),
+        ["mesh.n2 fd00::2:179 as 64512", "mesh.n3 fd00::3:179 as 64512"]
+    );
+    let peer = &plan.config.peers[0];
+    assert_eq!(peer.local_address, Some("fd00::1".parse().unwrap()));
+    assert!(plan.config.listen.contains(&"[::]:179".parse().unwrap()));
+    let networks: Vec<_> = plan
+        .config
+        .networks
+        .iter()
+        .map(|network| network.prefix.to_string())
+        .collect();
+    assert_eq!(networks, ["fd00:10:244::/122"]);
+    // RFC 6286: an identifier must differ within an AS, and not be zero.
+    let ids: std::collections::BTreeSet<_> = ["n1", "n2", "n3"]
+        .map(|node| plan_of(&cluster, node).config.router_id)
+        .into_iter()
+        .collect();
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    assert!(!ids.contains(&Ipv4Addr::UNSPECIFIED));
+}
