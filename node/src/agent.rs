@@ -1,6 +1,7 @@
 //! The node's agent. [`run`] starts it; [`core`] is its heart; what is pure stands beside.
 
 pub mod addresses;
+pub mod beginning;
 pub mod bgp_config;
 pub mod bgp_peers;
 pub mod blocks;
@@ -8,8 +9,10 @@ pub mod cluster;
 pub mod core;
 pub mod desired;
 pub mod facts;
+pub mod findings;
 pub mod holdings;
 pub mod identity;
+pub mod kinds;
 pub mod observe;
 pub mod overlay;
 pub mod parts;
@@ -20,4 +23,5 @@ pub mod run;
 pub mod saving;
 pub mod settings;
 pub mod table;
+pub mod watch_report;
 pub mod watches;

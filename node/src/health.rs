@@ -8,6 +8,10 @@ use parking_lot::Mutex;
 
 /// Name of the part that is about BGP sessions.
 pub const BGP: &str = "bgp";
+/// Name of the part that says whether pods can be attached.
+pub const CNI: &str = "cni";
+/// Name of the part that says whether there are addresses for them.
+pub const IPAM: &str = "ipam";
 
 /// How one part of the agent is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +170,20 @@ impl Health {
         })
     }
 
+    /// Why no pod has been attachable for `patience`: a part that is not ready, or one of those that say so in particular.
+    pub fn lasting_blocker(&self, patience: Duration) -> Option<String> {
+        let inner = self.inner.lock();
+        inner.parts.iter().find_map(|(name, part)| {
+            let words = match &part.condition {
+                Condition::NotReady(words) => words,
+                Condition::Degraded(words) if [CNI, IPAM].contains(&name.as_str()) => words,
+                Condition::Degraded(_) | Condition::Ready(_) => return None,
+            };
+            let lasted = part.trouble_since?.elapsed().unwrap_or_default();
+            (lasted >= patience).then(|| format!("{name}: {words}"))
+        })
+    }
+
     /// What is wrong with one part, ready or not.
     pub fn trouble_with(&self, part: &str) -> Option<String> {
         let inner = self.inner.lock();
@@ -210,6 +228,20 @@ mod tests {
         assert_eq!(health.blocker().unwrap(), "watch pods: no list yet");
         let named: Vec<_> = health.troubles().into_iter().map(|trouble| trouble.part).collect();
         assert_eq!(named, ["bgp", "watch pods"]);
+    }
+
+    #[test]
+    fn what_keeps_pods_from_being_attached_is_said_once_it_lasts() {
+        let health = Health::default();
+        let now = || health.lasting_blocker(Duration::ZERO);
+        health.set(BGP, Condition::Degraded("connection refused".into()));
+        health.set("datastore", Condition::Degraded("bgppeers: HTTP 500".into()));
+        assert_eq!(now(), None);
+        health.set(IPAM, Condition::Degraded("no IPPool".into()));
+        assert_eq!(now().unwrap(), "ipam: no IPPool");
+        assert_eq!(health.lasting_blocker(Duration::from_secs(3600)), None);
+        health.set("dataplane", Condition::NotReady("no iptables".into()));
+        assert_eq!(now().unwrap(), "dataplane: no iptables");
     }
 
     #[test]

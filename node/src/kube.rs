@@ -1,6 +1,5 @@
 //! Everything that knows the Kubernetes API.
 
-pub mod backoff;
 pub mod client;
 pub mod error;
 pub mod events;

@@ -198,10 +198,6 @@ impl<S: Store + 'static> Addresses for Arc<Ipam<S>> {
         }
     }
 
-    fn blocker(&self) -> Option<String> {
-        self.board.load().blocker()
-    }
-
     async fn recover(&self) -> Result<Vec<Allocation>, String> {
         let _turn = self.turn.lock().await;
         let mended = self.allocator.recover().await;

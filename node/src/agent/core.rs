@@ -7,13 +7,13 @@
 //!  host, addresses ───▶ └──────┘ ──pools────▶ IPAM,  ──snapshot──▶ disk
 //! ```
 //!
-//! Nothing is done before every resource type was listed once, or the API server stayed silent for `PATIENCE` and a
-//! snapshot of an earlier run is at hand: half a picture would tear down what the other half needs.
+//! Nothing is done before every resource type was listed once, or something stands in for it ([`super::beginning`]): half a
+//! picture would tear down what the other half needs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use ipnetwork::IpNetwork;
@@ -22,27 +22,28 @@ use margay_felix::engine::{Engine, Handle as PolicyEngine};
 use margay_netlink::Handle as Netlink;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
 
 use super::addresses::IpamBoard;
-use super::cluster::{Altered, Cluster, ClusterChange};
+use super::beginning::{StandIn, stand_in};
+use super::cluster::{Altered, Cluster, ClusterChange, Snapshot};
 use super::facts::{self, Facts, Sums};
+use super::findings::{Board, Finding};
 use super::holdings::{self, Lost};
+use super::kinds::KINDS;
 use super::policy_feed::PolicyFeed;
 use super::routing::Routing;
 use super::saving::{Saver, Unsaved};
 use super::settings::{self, Settings};
+use super::watch_report::WatchReport;
 use super::watches::Watches;
 use super::{desired, pools};
 use crate::endpoints::EndpointStore;
-use crate::health::{Condition, Health};
+use crate::health::{CNI, Condition, Health, IPAM};
 use crate::host::{Desired, HostState};
 use crate::kube::events::{EventWriter, Notice, Standing, Subject};
-use crate::kube::resource::NETWORK_POLICY;
+use crate::kube::resource::{NETWORK_POLICY, NODE};
 use crate::pods::PodBoard;
 
-/// How long the API server may be silent at the start before an earlier run's snapshot is used.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Changes taken in before they are acted on.
 const BATCH: usize = 4096;
 
@@ -96,6 +97,8 @@ pub struct Core {
     pub routing: Routing,
     /// The watches' states.
     pub watches: Watches,
+    /// What is found about the node's surroundings.
+    pub findings: watch::Receiver<Board>,
 }
 
 /// What changes as the core runs.
@@ -114,7 +117,6 @@ struct Picture {
     /// Those of them that were said.
     told: Standing,
     saver: Saver,
-    started: Instant,
 }
 
 /// Runs until the channel of changes closes or `stop` is set; leaves the kernel as it is.
@@ -133,7 +135,6 @@ pub async fn run(
         faults: BTreeMap::new(),
         told: Standing::default(),
         saver: Saver::new(core.snapshot.clone(), core.health.clone()),
-        started: Instant::now(),
     };
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -169,6 +170,10 @@ pub async fn run(
                 host_ready = true;
                 picture.altered.routing = true;
             }
+            Ok(()) = core.findings.changed() => {
+                let found = core.findings.borrow_and_update().clone();
+                picture.tell_of("surroundings", &core.node, found.into_values());
+            }
             Ok(()) = core.connected.changed() => picture.altered.routing = true,
             () = engine_changed(&mut engine_changes) => picture.altered.routing |= core.routing.waits_for_dataplane(),
             _ = tick.tick() => core.tick(&mut picture).await,
@@ -201,6 +206,24 @@ impl Picture {
         self.saver.note(altered.unsaved());
         self.altered.merge(altered);
         self.listed[kind] = true;
+    }
+
+    /// Has users told of findings that are about the node as a whole.
+    fn tell_of(&mut self, what: &str, node: &str, findings: impl IntoIterator<Item = Finding>) {
+        let known = self.cluster.nodes.named(node);
+        let subject = Subject {
+            resource: NODE,
+            namespace: String::new(),
+            name: node.to_owned(),
+            uid: known.map(|node| node.metadata.uid.clone()).unwrap_or_default(),
+        };
+        let notices = findings.into_iter().map(|finding| Notice {
+            subject: subject.clone(),
+            reason: finding.reason,
+            message: finding.message,
+            warning: true,
+        });
+        self.faults.insert(what.to_owned(), notices.collect());
     }
 }
 
@@ -365,7 +388,7 @@ impl Core {
     fn publish_ipam(&self, cluster: &Cluster, sorted: &pools::Pools<'_>) -> Vec<Notice> {
         let wished = self.settings.borrow().as_ref().is_none_or(|settings| settings.ipv6);
         let (board, faults) = IpamBoard::new(cluster, sorted, &self.node, self.ipv6 && wished);
-        self.health.set("ipam", board.condition());
+        self.health.set(IPAM, board.condition());
         self.ipam.store(Arc::new(board));
         faults
     }
@@ -406,30 +429,58 @@ impl Core {
     }
 
     async fn tick(&mut self, picture: &mut Picture) {
-        let failing = self.watches.failing();
-        if !picture.complete && !failing.is_empty() && picture.started.elapsed() >= PATIENCE {
-            self.load_snapshot(picture);
+        let now = Instant::now();
+        let report = self.watches.report();
+        if !picture.complete {
+            self.stand_in(picture, &report, now);
         }
+        let failing = report.failing(now);
         let condition = match (picture.complete, failing.is_empty()) {
             (_, true) => Condition::Ready("connected".to_owned()),
             (true, false) => Condition::Degraded(format!("working from what was last known; {}", failing.join("; "))),
             (false, false) => Condition::NotReady(failing.join("; ")),
         };
         self.health.set("datastore", condition);
+        let attaching = report
+            .attach_blocker()
+            .map_or_else(|| Condition::Ready(String::new()), Condition::Degraded);
+        self.health.set(CNI, attaching);
+        picture.tell_of("resources", &self.node, report.missing(now));
         if self.routing.wants_retry() || self.engine.borrow().is_none() {
             picture.altered.routing = true;
         }
         if picture.complete {
             picture.saver.tick(|| picture.cluster.snapshot()).await;
+        } else {
+            self.tell(picture);
         }
     }
 
-    /// Fills in, from an earlier run, the resource types that the API server has not told of.
-    fn load_snapshot(&self, picture: &mut Picture) {
-        let Some(snapshot) = picture.saver.load() else { return };
-        tracing::warn!(file = %self.snapshot.display(), "API server silent: starting from what was last known");
-        for change in snapshot.into_changes() {
-            if !picture.listed[change.kind()] {
+    /// Goes on without the lists that do not come, where something stands in for every one of them.
+    fn stand_in(&self, picture: &mut Picture, report: &WatchReport, now: Instant) {
+        let missing = KINDS.iter().enumerate().filter(|(at, _)| !picture.listed[*at]);
+        let stand_ins: BTreeMap<usize, StandIn> = missing
+            .map(|(at, kind)| (at, stand_in(kind, report.trouble(at), now)))
+            .collect();
+        if stand_ins.is_empty() || stand_ins.values().any(|by| *by == StandIn::Wait) {
+            return;
+        }
+        let of_last_run = |by: &StandIn| matches!(by, StandIn::Snapshot | StandIn::SnapshotOrNone);
+        let snapshot = if stand_ins.values().any(of_last_run) {
+            picture.saver.load()
+        } else {
+            None
+        };
+        if snapshot.is_none() && stand_ins.values().any(|by| *by == StandIn::Snapshot) {
+            return;
+        }
+        for (at, by) in &stand_ins {
+            let resource = KINDS[*at].resource.full_name();
+            let last_run = snapshot.is_some() && of_last_run(by);
+            tracing::warn!(%resource, last_run, "no list comes: starting from what the last run knew, or without");
+        }
+        for change in snapshot.into_iter().flat_map(Snapshot::into_changes) {
+            if stand_ins.get(&change.kind()).is_some_and(of_last_run) {
                 picture.altered.merge(picture.cluster.apply(change));
             }
         }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::addresses::{Ipam, IpamBoard};
 use super::core::{self, Core};
+use super::findings::Findings;
 use super::holdings;
 use super::observe::{self, Observer};
 use super::parts::{CorePolicy, HostLinks};
@@ -22,7 +23,7 @@ use super::settings::Defaults;
 use super::watches::Watches;
 use crate::cni_server::{self, Attacher, AttacherConfig};
 use crate::endpoints::EndpointStore;
-use crate::health::{Condition, Health};
+use crate::health::{CNI, Condition, Health};
 use crate::host::{self, HostState};
 use crate::kube::Api;
 use crate::kube::events::EventWriter;
@@ -130,6 +131,7 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         AttacherConfig {
             node: options.node.clone(),
             add_timeout: Duration::from_secs(45),
+            status_patience: Duration::from_secs(15),
             queue,
         },
         (ipam, policy, links),
@@ -183,6 +185,7 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
     ));
     servers.spawn(follow_settings(settings_watch, health_address, metrics_address));
 
+    let findings = Findings::default();
     let core = Core {
         node: options.node.clone(),
         snapshot: options.state_dir.join("cluster.json"),
@@ -202,6 +205,7 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         netlink,
         routing,
         watches,
+        findings: findings.subscribe(),
     };
     core::run(core, changes_queue, commands_queue, stop.clone()).await;
     servers.shutdown().await;
@@ -232,7 +236,7 @@ where
     P: cni_server::Policy,
     L: cni_server::Links,
 {
-    health.set("cni", Condition::Ready(String::new()));
+    health.set(CNI, Condition::Ready(String::new()));
     let replaying = async {
         loop {
             let left = attacher.replay().await;

@@ -1,7 +1,5 @@
 //! One watch for each resource type, all into one queue.
 
-use std::collections::BTreeMap;
-
 use margay_api::slim::{LabelSelector, Metadata, NetworkPolicy, NetworkPolicySpec, PolicyType};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -9,13 +7,15 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::cluster::ClusterChange;
+use super::kinds::{KINDS, Kind};
+use super::watch_report::{Seen, WatchReport};
 use crate::kube::watch::{Change, Salvage, Scope, WatchState};
 use crate::kube::{Api, ResourceType, resource};
 
 /// The state of every watch.
 #[derive(Debug)]
 pub struct Watches {
-    states: Vec<(ResourceType, watch::Receiver<WatchState>)>,
+    states: Vec<(Kind, watch::Receiver<WatchState>)>,
 }
 
 impl Watches {
@@ -54,34 +54,24 @@ impl Watches {
         watches
     }
 
-    /// Those that do not work, by reason: an API server that is away is one line and not eleven.
-    pub fn failing(&self) -> Vec<String> {
-        let mut by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (resource, state) in &self.states {
+    /// How each of them does now.
+    pub fn report(&self) -> WatchReport {
+        let seen = |(kind, state): &(Kind, watch::Receiver<WatchState>)| {
             let state = state.borrow();
-            let reason = state
-                .error
-                .clone()
-                .or_else(|| (!state.synced).then(|| "not listed yet".to_owned()));
-            if let Some(reason) = reason {
-                by_reason.entry(reason).or_default().push(resource.full_name());
-            }
-        }
-        let line = |(reason, names): (String, Vec<String>)| {
-            if names.len() == self.states.len() {
-                reason
-            } else {
-                format!("{}: {reason}", names.join(", "))
+            Seen {
+                kind: *kind,
+                synced: state.synced,
+                trouble: state.error.clone(),
             }
         };
-        by_reason.into_iter().map(line).collect()
+        WatchReport(self.states.iter().map(seen).collect())
     }
 
     /// Objects that could not be decoded, with the reason.
     pub fn undecodable(&self) -> Vec<String> {
-        let texts = |(resource, state): &(ResourceType, watch::Receiver<WatchState>)| {
+        let texts = |(kind, state): &(Kind, watch::Receiver<WatchState>)| {
             let state = state.borrow();
-            let text = |(key, why): &(_, String)| format!("{} {key}: not understood: {why}", resource.kind);
+            let text = |(key, why): &(_, String)| format!("{} {key}: not understood: {why}", kind.resource.kind);
             state.undecodable.iter().map(text).collect::<Vec<_>>()
         };
         self.states.iter().flat_map(texts).collect()
@@ -114,7 +104,8 @@ impl Watches {
         tokio::spawn(async move {
             crate::kube::watch::watch::<T, _>(api, resource, Scope::default(), sink, (wrap, salvage), state).await;
         });
-        self.states.push((resource, receiver));
+        let kind = KINDS.into_iter().find(|kind| kind.resource == resource);
+        self.states.extend(kind.map(|kind| (kind, receiver)));
     }
 }
 

@@ -33,6 +33,9 @@ pub struct AttacherConfig {
     pub node: String,
     /// How long an ADD may take in all before it answers "try again".
     pub add_timeout: Duration,
+    /// How long pods must not have been attachable before STATUS says so: a runtime that hears it has the whole node NotReady,
+    /// and an agent that starts, or an API server that does, is over sooner.
+    pub status_patience: Duration,
     /// DELs that could not be finished.
     pub queue: Queue,
 }
@@ -106,7 +109,7 @@ impl<A: Addresses, P: Policy, L: Links> Attacher<A, P, L> {
             Request::Add(add) => self.add(add).await.unwrap_or_else(Answer::Error),
             Request::Del(del) => self.del_or_queue(del).await,
             Request::Check(check) => self.check(&check).await.unwrap_or_else(Answer::Error),
-            Request::Status => match self.blocker().or_else(|| self.addresses.blocker()) {
+            Request::Status => match self.health.lasting_blocker(self.config.status_patience) {
                 None => Answer::Done,
                 Some(reason) => Failure::new(
                     code::NOT_AVAILABLE,

@@ -35,8 +35,6 @@ pub enum AssignError {
 pub trait Addresses: Send + Sync + 'static {
     /// All that was wished for, or nothing.
     fn assign(&self, wish: &Assignment) -> impl Future<Output = Result<Vec<IpAddr>, AssignError>> + Send;
-    /// Why no assignment would succeed now, if so.
-    fn blocker(&self) -> Option<String>;
     /// Mends what a crash left half done; then, all that is held in this node's name.
     fn recover(&self) -> impl Future<Output = Result<Vec<Allocation>, String>> + Send;
     /// Takes back one address if it still is held as it was seen.

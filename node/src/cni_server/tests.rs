@@ -40,6 +40,7 @@ fn bench() -> Bench {
     let config = AttacherConfig {
         node: "node1".into(),
         add_timeout: Duration::from_secs(5),
+        status_patience: Duration::ZERO,
         queue: queue.clone(),
     };
     let fake = || Fake(world.clone());
@@ -292,6 +293,18 @@ async fn check_and_status_say_what_is_wrong() {
         "{}",
         failure.msg
     );
+}
+
+#[tokio::test]
+async fn a_watch_that_attachments_do_not_need_leaves_the_runtime_alone() {
+    let bench = bench();
+    let set = |part: &str, why: &str| bench.health.set(part, Condition::Degraded(why.into()));
+    set("datastore", "bgppeers.projectcalico.org: HTTP 500");
+    assert_eq!(bench.ask(Request::Status).await, Answer::Done);
+    set("cni", "pods are not known as they are: HTTP 500");
+    let failure = failure(bench.ask(Request::Status).await);
+    assert_eq!(failure.code, code::NOT_AVAILABLE);
+    assert!(failure.msg.contains("pods are not known"), "{}", failure.msg);
 }
 
 #[tokio::test]

@@ -3,14 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use http::Response;
+use http::header::RETRY_AFTER;
 use kube::Client;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::params::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::request::Request;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tower::BoxError;
+use tower::util::AndThenLayer;
 
-use super::error::ApiError;
+use super::error::{ApiError, Refusal};
 use super::resource::ResourceType;
 
 /// Where the API server is and who we are to it.
@@ -58,7 +64,9 @@ impl Api {
         config.write_timeout = Some(Duration::from_secs(10));
         // Its pauses inside a request are long and silent. Callers have pauses of their own, and say why they wait.
         config.default_retry = false;
-        let client = Client::try_from(config)?;
+        let client = ClientBuilder::try_from(config)?
+            .with_layer(&AndThenLayer::new(refused))
+            .build();
         Ok(Self {
             client,
             manager: address.manager,
@@ -224,6 +232,31 @@ impl std::fmt::Debug for Api {
             .field("manager", &self.manager)
             .finish_non_exhaustive()
     }
+}
+
+/// Takes the answers out that say in their head when to come back; all others pass as they are.
+async fn refused<B>(answer: Response<B>) -> Result<Response<B>, BoxError>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let code = answer.status().as_u16();
+    let told = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let Some(after) = told
+        .filter(|_| matches!(code, 429 | 503))
+        .and_then(|text| text.parse().ok())
+    else {
+        return Ok(answer);
+    };
+    let body = to_bytes(Body::new(answer.into_body()), 64 * 1024)
+        .await
+        .unwrap_or_default();
+    // A Status, or plain words of a proxy or of the server's own admission to its queues.
+    let text = match serde_json::from_slice::<kube::core::Status>(&body) {
+        Ok(status) => status.message,
+        Err(_) => String::from_utf8_lossy(&body).trim().to_owned(),
+    };
+    Err(Refusal { code, text, after }.into())
 }
 
 fn encode(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {

@@ -3,21 +3,35 @@
 //! An object is decoded once, into a transient JSON value and from there into `T`; only `T` survives. An object that does
 //! not decode is reported and treated as absent, or as what the caller makes of it where absence would open something, so
 //! that one odd object cannot blind us to all others.
+//!
+//! ```text
+//!           ┌──────── expired, gone, or the datastore has fallen back ────────┐
+//!           ▼                                                                 │
+//!  list, page by page ──▶ follow ──stream broke, or ended in silence──▶ check the version
+//!                            ▲                                                │
+//!                            └────────────────── not behind us ───────────────┘
+//! ```
 
-use std::time::Duration;
+mod decode;
+mod follow;
+mod list;
+mod version;
 
-use futures::{StreamExt, pin_mut};
-use kube::core::WatchEvent;
-use kube::core::params::{ListParams, WatchParams};
-use kube::core::request::Request;
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use kube::core::params::ListParams;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
-use tokio::sync::watch as latest;
+use tokio::sync::{mpsc, watch as latest};
 
-use super::backoff::Backoff;
 use super::client::Api;
 use super::error::ApiError;
 use super::resource::ResourceType;
+
+use decode::Page;
+pub(crate) use decode::{Lenient, ListMeta, Odd};
+use follow::{End, Sink};
+use list::{Listing, Turned};
 
 /// Namespace (empty for cluster-wide objects) and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,10 +68,34 @@ pub enum Change<T> {
 pub struct WatchState {
     /// True once a complete list was handed on.
     pub synced: bool,
-    /// Why the last attempt failed; `None` while connected.
-    pub error: Option<String>,
+    /// What the last attempt failed with; `None` while the API server answers.
+    pub error: Option<Trouble>,
     /// Objects that could not be decoded, with the reason.
     pub undecodable: Vec<(ObjectKey, String)>,
+}
+
+/// Why a watch does not get on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What kind of trouble, for those who decide by it.
+    pub kind: TroubleKind,
+    /// What happened and what to do.
+    pub text: String,
+    /// When the first of the attempts was begun that have failed since.
+    pub since: Instant,
+}
+
+/// What may be hoped for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TroubleKind {
+    /// The API server does not know the resource type: until somebody adds it there are no such objects.
+    NotServed,
+    /// We may not read it: until somebody allows it, or for good.
+    NotPermitted,
+    /// The API server is there and asks for patience.
+    Busy,
+    /// No answer, or none of use.
+    Away,
 }
 
 /// Restricts a watch.
@@ -77,210 +115,176 @@ pub async fn watch<T, S>(
     api: Api,
     resource: ResourceType,
     scope: Scope,
-    sink: tokio::sync::mpsc::Sender<S>,
+    sink: mpsc::Sender<S>,
     (wrap, salvage): (impl Fn(Change<T>) -> S, Salvage<T>),
     state: latest::Sender<WatchState>,
 ) where
     T: DeserializeOwned + Clone,
 {
-    let seed = u64::from(std::process::id()) ^ (resource.plural.len() as u64) << 32;
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10), seed);
-    let mut from: Option<String> = None;
-    loop {
-        let result = match from.take() {
-            None => list(&api, &resource, &scope, salvage).await.map(Turn::Listed),
-            Some(version) => follow(&api, &resource, &scope, version, &sink, (&wrap, salvage), &state).await,
+    let source = Source { api, resource, scope };
+    let sink = Sink { sink, wrap, salvage };
+    let mut pauses = pauses();
+    let mut next = Next::List(Listing::default());
+    while !sink.is_closed() {
+        let begun = Instant::now();
+        let (then, result) = step(&source, &sink, next, &state).await;
+        next = then;
+        let pause = match result {
+            Ok(Progress::Made) => {
+                pauses = self::pauses();
+                Duration::ZERO
+            }
+            Ok(Progress::Hoped) => Duration::ZERO,
+            Ok(Progress::None) | Err(ApiError::Expired(_)) => pause(&mut pauses),
+            Err(error) => {
+                source.tell(&error, begun, &state);
+                // All who were told the same would come back together.
+                error.retry_after().unwrap_or_default() + pause(&mut pauses)
+            }
         };
-        match result {
-            Ok(Turn::Listed(listed)) => {
-                let Listed { items, bad, version } = listed;
-                tracing::debug!(resource = %resource.full_name(), objects = items.len(), %version, "listed");
-                if sink.send(wrap(Change::Reset(items))).await.is_err() {
-                    return;
-                }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What to do next.
+enum Next<T> {
+    /// Ask for the next page.
+    List(Listing<T>),
+    /// See that the API server is not behind this version, and follow from there.
+    Check(String),
+    /// Watch from this version.
+    Follow(String),
+}
+
+/// Whether a step was worth it.
+enum Progress {
+    /// The watch gets on: pauses start over.
+    Made,
+    /// The next step shows. Only a watch that gets on resets the pauses: a server that expires every version at once would
+    /// otherwise be asked for whole lists in a tight loop.
+    Hoped,
+    /// It must not go on like this without a pause.
+    None,
+}
+
+async fn step<T, S>(
+    source: &Source,
+    sink: &Sink<T, S, impl Fn(Change<T>) -> S>,
+    next: Next<T>,
+    state: &latest::Sender<WatchState>,
+) -> (Next<T>, Result<Progress, ApiError>)
+where
+    T: DeserializeOwned + Clone,
+{
+    match next {
+        Next::List(listing) => match listing.turn(source, sink.salvage).await {
+            Ok(Turned::Page(listing)) => {
+                state.send_if_modified(|state| state.error.take().is_some());
+                (Next::List(listing), Ok(Progress::Hoped))
+            }
+            Ok(Turned::Whole { items, bad, version }) => {
+                tracing::debug!(resource = %source.resource.full_name(), objects = items.len(), %version, "listed");
+                sink.send(Change::Reset(items)).await;
                 state.send_replace(WatchState {
                     synced: true,
                     error: None,
                     undecodable: bad,
                 });
-                // Only a watch that gets on resets the pauses: a server that expires every version at once would
-                // otherwise be asked for whole lists in a tight loop.
-                from = Some(version);
+                (Next::Follow(version), Ok(Progress::Hoped))
             }
-            Ok(Turn::Ended { version, progress }) => {
-                if progress {
-                    backoff.reset();
-                } else {
-                    tokio::time::sleep(backoff.pause()).await;
-                }
-                from = Some(version);
-            }
-            Ok(Turn::ReceiverGone) => return,
-            Err((error, resume)) => {
-                let text = explain(&resource, &error);
-                if !matches!(error, ApiError::Expired(_)) {
-                    tracing::warn!(resource = %resource.full_name(), error = %text, "watch failed");
-                    state.send_if_modified(|state| {
-                        let changed = state.error.as_deref() != Some(&text);
-                        state.error = Some(text.clone());
-                        changed
-                    });
-                }
-                tokio::time::sleep(backoff.pause()).await;
-                from = resume;
-            }
-        }
-        if sink.is_closed() {
-            return;
-        }
-    }
-}
-
-enum Turn<T> {
-    Listed(Listed<T>),
-    Ended { version: String, progress: bool },
-    ReceiverGone,
-}
-
-struct Listed<T> {
-    items: Vec<T>,
-    bad: Vec<(ObjectKey, String)>,
-    version: String,
-}
-
-/// The error of a turn and, where the watch may go on from there, the version to resume from.
-type TurnError = (ApiError, Option<String>);
-
-async fn list<T: DeserializeOwned>(
-    api: &Api,
-    resource: &ResourceType,
-    scope: &Scope,
-    salvage: Salvage<T>,
-) -> Result<Listed<T>, TurnError> {
-    let mut params = ListParams {
-        field_selector: scope.fields.clone(),
-        label_selector: scope.labels.clone(),
-        limit: Some(500),
-        ..ListParams::default()
-    };
-    let (mut items, mut bad) = (Vec::new(), Vec::new());
-    loop {
-        let page: Page<T> = api.list_page(resource, &params).await.map_err(|e| (e, None))?;
-        for item in page.items {
-            match item.object {
-                Ok(object) => items.push(object),
-                Err(Odd { why, value }) => {
-                    tracing::warn!(resource = %resource.full_name(), object = %item.meta.key(), error = %why, "object not understood");
-                    bad.push((item.meta.key(), why));
-                    items.extend(salvage(&value));
-                }
-            }
-        }
-        match page.metadata.more() {
-            Some(token) => params.continue_token = Some(token.to_owned()),
-            None => {
-                return Ok(Listed {
-                    items,
-                    bad,
-                    version: page.metadata.resource_version,
-                });
+            Err((error, listing)) => (Next::List(listing), Err(error)),
+        },
+        Next::Check(known) => match source.version().await {
+            Ok(now) if version::is_before(&now, &known) => (source.fallen(&known, &now), Ok(Progress::Hoped)),
+            Ok(_) => (Next::Follow(known), Ok(Progress::Hoped)),
+            Err(error) => (after_failure(&error, known), Err(error)),
+        },
+        Next::Follow(from) => {
+            let (version, end) = follow::follow(source, sink, from, state).await;
+            match end {
+                End::Over { progress: true } => (Next::Follow(version), Ok(Progress::Made)),
+                End::Over { progress: false } => (Next::Check(version), Ok(Progress::None)),
+                End::FellBack(now) => (source.fallen(&version, &now), Ok(Progress::Hoped)),
+                End::Failed(error) => (after_failure(&error, version), Err(error)),
             }
         }
     }
 }
 
-async fn follow<T, S>(
-    api: &Api,
-    resource: &ResourceType,
-    scope: &Scope,
-    mut version: String,
-    sink: &tokio::sync::mpsc::Sender<S>,
-    (wrap, salvage): (&impl Fn(Change<T>) -> S, Salvage<T>),
-    state: &latest::Sender<WatchState>,
-) -> Result<Turn<T>, TurnError>
-where
-    T: DeserializeOwned + Clone,
-{
-    let params = WatchParams {
-        field_selector: scope.fields.clone(),
-        label_selector: scope.labels.clone(),
-        timeout: Some(WATCH_SECONDS),
-        bookmarks: true,
-        send_initial_events: false,
-    };
-    let request = Request::new(resource.path(None))
-        .watch(&params, &version)
-        .map_err(|e| (ApiError::Invalid(e.to_string()), None))?;
-    let begun = tokio::time::timeout(PATIENCE, api.raw().request_events::<Lenient<T>>(request)).await;
-    let stream = match begun {
-        Ok(begun) => begun.map_err(|e| resume(e.into(), &version))?,
-        Err(_) => {
-            let why = format!("a watch had no answer within {} s", PATIENCE.as_secs());
-            return Err(resume(ApiError::Unreachable(why), &version));
-        }
-    };
-    pin_mut!(stream);
-    state.send_if_modified(|state| state.error.take().is_some());
-    let mut progress = false;
-    let silence = Duration::from_secs(u64::from(WATCH_SECONDS) + 5);
-    loop {
-        let event = match tokio::time::timeout(silence, stream.next()).await {
-            Err(_) | Ok(None) => return Ok(Turn::Ended { version, progress }),
-            Ok(Some(event)) => event.map_err(|e: kube::Error| resume(e.into(), &version))?,
-        };
-        let change = match event {
-            WatchEvent::Bookmark(bookmark) => {
-                version = bookmark.metadata.resource_version;
-                progress = true;
-                continue;
-            }
-            WatchEvent::Error(status) => return Err(resume(ApiError::from_status(&status), &version)),
-            WatchEvent::Added(item) | WatchEvent::Modified(item) => {
-                let odd = item.object.as_ref().err();
-                note_decoding(state, resource, item.meta.key(), odd.map(|odd| &odd.why));
-                let key = item.meta.key();
-                version = item.meta.resource_version;
-                match item.object {
-                    Ok(object) => Change::Put(object),
-                    Err(odd) => salvage(&odd.value).map_or(Change::Gone(key), Change::Put),
-                }
-            }
-            WatchEvent::Deleted(item) => {
-                note_decoding(state, resource, item.meta.key(), None);
-                let key = item.meta.key();
-                version = item.meta.resource_version;
-                Change::Gone(key)
-            }
-        };
-        progress = true;
-        if sink.send(wrap(change)).await.is_err() {
-            return Ok(Turn::ReceiverGone);
-        }
+/// A version that the server does not know any more is not resumed from. Whatever else broke may have been a restart, with
+/// another datastore behind it.
+fn after_failure<T>(error: &ApiError, version: String) -> Next<T> {
+    match error {
+        ApiError::Expired(_) | ApiError::NotFound(_) => Next::List(Listing::default()),
+        _ => Next::Check(version),
     }
 }
 
-/// How long the API server may take to begin its answer to a watch.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
-
-/// Server-side end of one watch request; also bounds how long a silently dead connection goes unnoticed.
-const WATCH_SECONDS: u32 = 60;
-
-fn resume(error: ApiError, version: &str) -> TurnError {
-    let from = (!matches!(error, ApiError::Expired(_) | ApiError::NotFound(_))).then(|| version.to_owned());
-    (error, from)
+/// Random in each process: agents that fail together must not come back together.
+fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+        .build()
 }
 
-fn note_decoding(state: &latest::Sender<WatchState>, resource: &ResourceType, key: ObjectKey, error: Option<&String>) {
-    state.send_if_modified(|state| {
-        let before = state.undecodable.len();
-        state.undecodable.retain(|(bad, _)| *bad != key);
-        let had = state.undecodable.len() != before;
-        if let Some(error) = error {
-            tracing::warn!(resource = %resource.full_name(), object = %key, %error, "object not understood");
-            state.undecodable.push((key, error.clone()));
+fn pause(pauses: &mut ExponentialBackoff) -> Duration {
+    // Its number is not limited.
+    pauses.next().unwrap_or(Duration::from_secs(5))
+}
+
+/// What is watched, and where.
+struct Source {
+    api: Api,
+    resource: ResourceType,
+    scope: Scope,
+}
+
+impl Source {
+    fn list_params(&self) -> ListParams {
+        ListParams {
+            field_selector: self.scope.fields.clone(),
+            label_selector: self.scope.labels.clone(),
+            ..ListParams::default()
         }
-        had || error.is_some()
-    });
+    }
+
+    /// The version that the collection is at: asked of the datastore itself, which a watch does not do. One from a version
+    /// that a restored datastore has not reached yet stays silent, and then begins in the middle.
+    async fn version(&self) -> Result<String, ApiError> {
+        let params = self.list_params().limit(1);
+        let page: Page<serde::de::IgnoredAny> = self.api.list_page(&self.resource, &params).await?;
+        Ok(page.metadata.version().to_owned())
+    }
+
+    fn fallen<T>(&self, known: &str, now: &str) -> Next<T> {
+        let resource = self.resource.full_name();
+        tracing::warn!(%resource, %known, %now, "resourceVersion fell: the datastore was restored; listing anew");
+        Next::List(Listing::default())
+    }
+
+    fn tell(&self, error: &ApiError, begun: Instant, state: &latest::Sender<WatchState>) {
+        let (kind, text) = (kind(error), explain(&self.resource, error));
+        tracing::warn!(resource = %self.resource.full_name(), error = %text, "watch failed");
+        state.send_if_modified(|state| {
+            let since = state.error.as_ref().map_or(begun, |trouble| trouble.since);
+            let trouble = Some(Trouble { kind, text, since });
+            let changed = state.error != trouble;
+            state.error = trouble;
+            changed
+        });
+    }
+}
+
+fn kind(error: &ApiError) -> TroubleKind {
+    match error {
+        ApiError::NotFound(_) => TroubleKind::NotServed,
+        ApiError::Forbidden(_) => TroubleKind::NotPermitted,
+        ApiError::Busy { code: 429, .. } => TroubleKind::Busy,
+        _ => TroubleKind::Away,
+    }
 }
 
 fn explain(resource: &ResourceType, error: &ApiError) -> String {
@@ -298,77 +302,6 @@ fn explain(resource: &ResourceType, error: &ApiError) -> String {
             )
         }
         _ => error.to_string(),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(bound = "T: DeserializeOwned")]
-struct Page<T> {
-    #[serde(default)]
-    metadata: ListMeta,
-    #[serde(default = "Vec::new")]
-    items: Vec<Lenient<T>>,
-}
-
-/// `metadata` of a list.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct ListMeta {
-    resource_version: String,
-    #[serde(rename = "continue")]
-    continue_token: Option<String>,
-}
-
-impl ListMeta {
-    /// The token of the next page, if there is one.
-    pub(crate) fn more(&self) -> Option<&str> {
-        self.continue_token.as_deref().filter(|token| !token.is_empty())
-    }
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Meta {
-    namespace: String,
-    name: String,
-    resource_version: String,
-}
-
-impl Meta {
-    pub(crate) fn key(&self) -> ObjectKey {
-        ObjectKey {
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-        }
-    }
-}
-
-/// An object, or why it is none.
-#[derive(Debug, Clone)]
-pub(crate) struct Lenient<T> {
-    pub(crate) meta: Meta,
-    pub(crate) object: Result<T, Odd>,
-}
-
-/// What does not decode.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Odd {
-    pub(crate) why: String,
-    pub(crate) value: serde_json::Value,
-}
-
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
-        let meta = value
-            .get("metadata")
-            .and_then(|meta| Meta::deserialize(meta).ok())
-            .unwrap_or_default();
-        let object = T::deserialize(&value).map_err(|error| Odd {
-            why: error.to_string(),
-            value,
-        });
-        Ok(Self { meta, object })
     }
 }
 

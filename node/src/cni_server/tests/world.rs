@@ -63,10 +63,6 @@ impl Addresses for Fake {
         Ok(chosen)
     }
 
-    fn blocker(&self) -> Option<String> {
-        self.0.api_fails.lock().clone()
-    }
-
     async fn recover(&self) -> Result<Vec<Allocation>, String> {
         self.0
             .looks
