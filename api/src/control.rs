@@ -40,6 +40,26 @@ pub struct NodeStatus {
     pub datastore: DatastoreStatus,
 }
 
+/// `/v1/health`: what probes go by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Health {
+    /// Whether the agent works at all; if not, a restart would cure it.
+    pub live: Probe,
+    /// Whether pods on the node can be served.
+    pub ready: Probe,
+}
+
+/// One probe's answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Probe {
+    /// Whether all is well.
+    pub ok: bool,
+    /// A line for each part.
+    pub text: String,
+}
+
 /// Something a person should know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

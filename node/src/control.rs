@@ -8,10 +8,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use margay_api::control::{ApiError, BgpPeer, BgpRoute, Endpoint, IpamBlock, NodeStatus};
+use margay_api::control::{ApiError, BgpPeer, BgpRoute, Endpoint, Health, IpamBlock, NodeStatus};
 
 /// What the API shows.
 pub trait Source: Send + Sync + 'static {
+    /// `/v1/health`.
+    fn health(&self) -> Health;
     /// `/v1/status`.
     fn status(&self) -> impl Future<Output = NodeStatus> + Send;
     /// `/v1/bgp/peers`.
@@ -31,6 +33,10 @@ pub struct Unavailable(pub String);
 /// The routes.
 pub fn router<S: Source>(source: Arc<S>) -> Router {
     Router::new()
+        .route(
+            "/v1/health",
+            get(async |State(source): State<Arc<S>>| Json(source.health())),
+        )
         .route(
             "/v1/status",
             get(async |State(source): State<Arc<S>>| Json(source.status().await)),
@@ -52,7 +58,7 @@ pub fn router<S: Source>(source: Arc<S>) -> Router {
             get(async |State(source): State<Arc<S>>| answer(source.endpoints().await)),
         )
         .fallback(async |uri: axum::http::Uri| {
-            let served = "/v1/status, /v1/bgp/peers, /v1/bgp/routes, /v1/ipam/blocks, /v1/endpoints";
+            let served = "/v1/health, /v1/status, /v1/bgp/peers, /v1/bgp/routes, /v1/ipam/blocks, /v1/endpoints";
             refusal(
                 StatusCode::NOT_FOUND,
                 format!("{} is not served; there are {served}", uri.path()),
@@ -85,7 +91,7 @@ fn refusal(status: StatusCode, message: String) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use margay_api::control::BgpState;
+    use margay_api::control::{BgpState, Probe};
     use serde_json::{Value, json};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
@@ -95,6 +101,16 @@ mod tests {
     struct Fake;
 
     impl Source for Fake {
+        fn health(&self) -> Health {
+            let ready = Probe {
+                ok: true,
+                text: "ready\n".into(),
+            };
+            Health {
+                ready,
+                ..Health::default()
+            }
+        }
         async fn status(&self) -> NodeStatus {
             NodeStatus {
                 node: "node1".into(),
@@ -143,6 +159,8 @@ mod tests {
         let path = dir.path().join("control.sock");
         let listener = crate::cni_server::bind(&path).unwrap();
         let server = tokio::spawn(serve(listener, Arc::new(Fake)));
+        let probe = crate::probe::ask(&path, crate::probe::Which::Ready, std::time::Duration::from_secs(10)).await;
+        assert_eq!(probe.unwrap().text, "ready\n");
         let (status, body) = ask(&path, "GET /v1/status").await;
         assert_eq!(
             (status, &body["node"], &body["ready"]),

@@ -22,4 +22,5 @@ pub mod logging;
 pub mod metrics;
 pub mod persist;
 pub mod pods;
+pub mod probe;
 pub mod shutdown;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use margay_api::control::{
-    BgpPeer, BgpRoute, BgpState, BgpStatus, DataplaneStatus, DatastoreStatus, Endpoint, IpamBlock, NextHop, NodeStatus,
-    Problem,
+    self, BgpPeer, BgpRoute, BgpState, BgpStatus, DataplaneStatus, DatastoreStatus, Endpoint, IpamBlock, NextHop,
+    NodeStatus, Probe, Problem,
 };
 use margay_bgp::speaker::status::{PathStatus, PeerStatus, RouteStatus};
 use margay_bgp::speaker::{self, Handle as Speaker};
@@ -17,7 +17,7 @@ use super::core::Command;
 use super::facts::Facts;
 use super::policy_feed;
 use crate::control::{Source, Unavailable};
-use crate::health::{BGP, Condition, Health};
+use crate::health::{BGP, Condition, Health, Report};
 use crate::host::HostState;
 use crate::kube::time::rfc3339;
 use crate::metrics::Observation;
@@ -134,6 +134,17 @@ impl Observer {
 }
 
 impl Source for Observer {
+    fn health(&self) -> control::Health {
+        let probe = |report: Report| Probe {
+            ok: report.ok,
+            text: report.text,
+        };
+        control::Health {
+            live: probe(self.health.liveness()),
+            ready: probe(self.health.readiness()),
+        }
+    }
+
     async fn status(&self) -> NodeStatus {
         let facts = self.facts().await.unwrap_or_default();
         let speaker = self.speaker().ok();

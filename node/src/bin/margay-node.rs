@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -12,6 +13,7 @@ use margay_node::install::{Install, install};
 use margay_node::kube::Api;
 use margay_node::kube::client::ApiAddress;
 use margay_node::logging::{self, LogFormat};
+use margay_node::probe;
 
 /// Margay's agent: one on every node. It attaches pods, enforces network policy and speaks BGP.
 ///
@@ -34,6 +36,8 @@ struct Cli {
 enum Command {
     /// Install the CNI plugin and its configuration on this node, then exit.
     InstallCni(InstallArgs),
+    /// Ask the running agent how it is; status 0 says that all is well. For probes.
+    Health(HealthArgs),
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +63,19 @@ struct RunArgs {
     /// Address of /metrics, or `off`, where FelixConfiguration does not say.
     #[arg(long, default_value = "off", value_name = "ADDRESS", value_parser = listen)]
     metrics_listen: Listen,
+}
+
+#[derive(Debug, Args)]
+struct HealthArgs {
+    /// What to ask.
+    #[arg(value_enum)]
+    which: probe::Which,
+    /// The agent's --run-dir.
+    #[arg(long, default_value = "/run/margay", value_name = "DIR")]
+    run_dir: PathBuf,
+    /// Seconds that the agent has to answer.
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
 }
 
 #[derive(Debug, Args)]
@@ -105,13 +122,26 @@ fn listen(text: &str) -> Result<Listen, String> {
     }
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     logging::start(cli.log_format);
     match cli.command {
-        Some(Command::InstallCni(args)) => install(&args.resolve()?),
-        None => agent(cli.run),
+        Some(Command::InstallCni(args)) => install(&args.resolve()?)?,
+        Some(Command::Health(args)) => return health(&args),
+        None => agent(cli.run)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn health(args: &HealthArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let (socket, patience) = (args.run_dir.join("control.sock"), Duration::from_secs(args.timeout));
+    let probe = runtime.block_on(probe::ask(&socket, args.which, patience))?;
+    print!("{}", probe.text);
+    Ok(if probe.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl InstallArgs {

@@ -36,6 +36,15 @@ fn the_agent_says_what_is_missing_or_wrong() {
 }
 
 #[test]
+fn a_probe_without_an_agent_fails_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = env!("CARGO_BIN_EXE_margay-node");
+    let told = refused(agent, &["health", "ready", "--run-dir", dir.path().to_str().unwrap()]);
+    assert!(told.contains("no agent listens on"), "{told}");
+    assert!(refused(agent, &["health", "well"]).contains("possible values: live, ready"));
+}
+
+#[test]
 fn a_kubeconfig_that_is_none_is_named() {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI must run this as root");
