@@ -22,6 +22,7 @@ pub mod routing;
 pub mod run;
 pub mod saving;
 pub mod settings;
+pub mod surroundings;
 pub mod table;
 pub mod watch_report;
 pub mod watches;

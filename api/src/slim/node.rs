@@ -78,6 +78,44 @@ pub struct NodeStatus {
     /// Its addresses.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<NodeAddress>,
+    /// Whether somebody says that the node has no network: the condition NetworkUnavailable. Of the other conditions none
+    /// matters here, and each would make the node another at every turn.
+    #[serde(
+        rename = "conditions",
+        with = "network_unavailable",
+        skip_serializing_if = "is_default"
+    )]
+    pub network_unavailable: bool,
+}
+
+/// The one condition, as the list that it is an element of.
+mod network_unavailable {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    const TYPE: &str = "NetworkUnavailable";
+
+    #[derive(Serialize, Deserialize)]
+    struct Condition {
+        #[serde(default)]
+        r#type: String,
+        #[serde(default)]
+        status: String,
+    }
+
+    pub(super) fn serialize<S: Serializer>(unavailable: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+        let condition = Condition {
+            r#type: TYPE.to_owned(),
+            status: if *unavailable { "True" } else { "False" }.to_owned(),
+        };
+        [condition].serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        let conditions = Option::<Vec<Condition>>::deserialize(deserializer)?.unwrap_or_default();
+        Ok(conditions
+            .iter()
+            .any(|condition| condition.r#type == TYPE && condition.status == "True"))
+    }
 }
 
 /// One address of a Node.
@@ -93,6 +131,29 @@ pub struct NodeAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_the_conditions_one_counts() {
+        let of = |conditions: serde_json::Value| -> Node {
+            serde_json::from_value(serde_json::json!({"metadata": {"name": "n"}, "status": {"conditions": conditions}}))
+                .unwrap()
+        };
+        let ready = serde_json::json!({"type": "Ready", "status": "True"});
+        let unavailable =
+            serde_json::json!({"type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated"});
+        let cleared = serde_json::json!({"type": "NetworkUnavailable", "status": "False"});
+        let node = of(serde_json::json!([ready, unavailable]));
+        assert!(node.status.network_unavailable);
+        let text = serde_json::to_string(&node).unwrap();
+        assert_eq!(serde_json::from_str::<Node>(&text).unwrap(), node);
+        for conditions in [
+            serde_json::json!([ready, cleared]),
+            serde_json::json!(null),
+            serde_json::json!([]),
+        ] {
+            assert_eq!(of(conditions), of(serde_json::json!([])));
+        }
+    }
 
     #[test]
     fn annotations_win_over_internal_ips() {

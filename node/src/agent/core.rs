@@ -99,6 +99,8 @@ pub struct Core {
     pub watches: Watches,
     /// What is found about the node's surroundings.
     pub findings: watch::Receiver<Board>,
+    /// Whether the Node says that it has no network although it has.
+    pub unavailable: watch::Sender<bool>,
 }
 
 /// What changes as the core runs.
@@ -446,6 +448,11 @@ impl Core {
             .map_or_else(|| Condition::Ready(String::new()), Condition::Degraded);
         self.health.set(CNI, attaching);
         picture.tell_of("resources", &self.node, report.missing(now));
+        let said = picture.cluster.nodes.named(&self.node);
+        let said = said.is_some_and(|node| node.status.network_unavailable);
+        let unavailable = said && picture.complete && self.health.readiness().ok;
+        self.unavailable
+            .send_if_modified(|current| std::mem::replace(current, unavailable) != unavailable);
         if self.routing.wants_retry() || self.engine.borrow().is_none() {
             picture.altered.routing = true;
         }

@@ -20,6 +20,7 @@ use super::observe::{self, Observer};
 use super::parts::{CorePolicy, HostLinks};
 use super::routing::Routing;
 use super::settings::Defaults;
+use super::surroundings::{self, Surroundings};
 use super::watches::Watches;
 use crate::cni_server::{self, Attacher, AttacherConfig};
 use crate::endpoints::EndpointStore;
@@ -40,6 +41,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Sockets.
     pub run_dir: PathBuf,
+    /// The runtime's folder of CNI configurations, where the agent sees it.
+    pub cni_conf_dir: Option<PathBuf>,
     /// Addresses of probes and metrics.
     pub defaults: Defaults,
 }
@@ -186,6 +189,17 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
     servers.spawn(follow_settings(settings_watch, health_address, metrics_address));
 
     let findings = Findings::default();
+    let (unavailable, unavailable_watch) = watch::channel(false);
+    surroundings::look(
+        &mut servers,
+        Surroundings {
+            node: options.node.clone(),
+            cni_conf_dir: options.cni_conf_dir.clone(),
+        },
+        api.clone(),
+        unavailable_watch,
+        &findings,
+    );
     let core = Core {
         node: options.node.clone(),
         snapshot: options.state_dir.join("cluster.json"),
@@ -206,6 +220,7 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
         routing,
         watches,
         findings: findings.subscribe(),
+        unavailable,
     };
     core::run(core, changes_queue, commands_queue, stop.clone()).await;
     servers.shutdown().await;

@@ -63,6 +63,10 @@ struct RunArgs {
     /// Address of /metrics, or `off`, where FelixConfiguration does not say.
     #[arg(long, default_value = "off", value_name = "ADDRESS", value_parser = listen)]
     metrics_listen: Listen,
+    /// The container runtime's folder of CNI configurations, to say so where it takes another than Margay's. Default: it is
+    /// not looked at.
+    #[arg(long, value_name = "DIR")]
+    cni_conf_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -180,6 +184,7 @@ fn agent(args: RunArgs) -> anyhow::Result<()> {
         node,
         state_dir: args.state_dir,
         run_dir: args.run_dir,
+        cni_conf_dir: args.cni_conf_dir,
         defaults: Defaults {
             health: args.health_listen.0,
             metrics: args.metrics_listen.0,

@@ -17,7 +17,7 @@ use tower::BoxError;
 use tower::util::AndThenLayer;
 
 use super::error::{ApiError, Refusal};
-use super::resource::ResourceType;
+use super::resource::{NODE, ResourceType};
 
 /// Where the API server is and who we are to it.
 #[derive(Debug, Clone, Default)]
@@ -145,6 +145,16 @@ impl Api {
         let request =
             Request::new(resource.path(None)).patch_subresource("status", name, &params, &Patch::Merge(patch));
         self.send(request).await
+    }
+
+    /// Sets one condition of a Node, by its type, and leaves the others to those who write them.
+    pub async fn set_node_condition(&self, node: &str, condition: serde_json::Value) -> Result<(), ApiError> {
+        let patch = serde_json::json!({ "status": { "conditions": [condition] } });
+        // Only this kind of patch knows that conditions are told apart by their type.
+        let patch = Patch::Strategic(patch);
+        let request = Request::new(NODE.path(None)).patch_subresource("status", node, &PatchParams::default(), &patch);
+        self.send::<serde::de::IgnoredAny>(request).await?;
+        Ok(())
     }
 
     /// Deletes an object; with `uid` or `resource_version`, only if it still is that one.

@@ -94,6 +94,14 @@ pub const LEASE: ResourceType = ResourceType {
     plural: "leases",
     namespaced: true,
 };
+/// `apiregistration.k8s.io/v1` APIService.
+pub const API_SERVICE: ResourceType = ResourceType {
+    group: "apiregistration.k8s.io",
+    version: "v1",
+    kind: "APIService",
+    plural: "apiservices",
+    namespaced: false,
+};
 /// `projectcalico.org/v3` IPPool.
 pub const IP_POOL: ResourceType = calico("IPPool", "ippools");
 /// `projectcalico.org/v3` IPAMBlock.

@@ -93,7 +93,9 @@ fn the_agent_may_do_what_it_does_and_no_more() {
             .iter()
             .flat_map(|r| needs(*r, &["get", "list", "watch", "create", "update", "delete"])),
     );
+    expected.extend(needs(resource::API_SERVICE, &["get"]));
     expected.extend(needs(resource::EVENT, &["create"]));
+    expected.insert("/nodes/status:patch".to_owned());
     assert_eq!(allowed("margay-node"), expected);
 }
 
@@ -110,8 +112,13 @@ fn the_daemon_set_runs_where_and_as_it_must() {
         .iter()
         .map(|mount| mount["mountPath"].as_str().unwrap())
         .collect();
-    for path in ["/var/lib/margay", "/run/margay", "/run/xtables.lock"] {
+    for path in ["/var/lib/margay", "/run/margay", "/run/xtables.lock", "/etc/cni/net.d"] {
         assert!(mounts.contains(path), "{path} is not mounted");
+    }
+    let agent = &pod["containers"][0];
+    for (probe, which) in [("livenessProbe", "live"), ("readinessProbe", "ready")] {
+        let command: Vec<_> = agent[probe]["exec"]["command"].as_array().unwrap().iter().collect();
+        assert_eq!(command, ["margay-node", "health", which], "ports may be moved");
     }
 }
 
