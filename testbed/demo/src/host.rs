@@ -10,9 +10,21 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+/// Protocol numbers of the routes that an agent makes: for its pods, and learnt by BGP.
+const ROUTE_PROTOCOLS: [&str; 2] = ["177", "178"];
+
 /// What a lab could leave behind, as sets of lines by subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostState(BTreeMap<String, BTreeSet<String>>);
+
+/// How two states of the host differ, one line each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// What only a lab makes, and should have taken away.
+    pub of_the_lab: Vec<String>,
+    /// What others make and remove at any time, such as `ip netns add`.
+    pub of_others: Vec<String>,
+}
 
 impl HostState {
     /// Looks at the host. Processes that count are those under the labs in `labs_dir`, and orphans of the executables in
@@ -46,19 +58,28 @@ impl HostState {
         Ok(Self(state))
     }
 
-    /// One line a difference, in the words `left behind` and `gone`; empty when nothing differs.
+    /// How the host is now, compared with this: what a lab under `labs_dir` alone can have left, and what anybody may
+    /// have changed meanwhile.
     #[must_use]
-    pub fn differences(&self, after: &Self) -> Vec<String> {
+    pub fn differences(&self, after: &Self, labs_dir: &Path) -> Differences {
         let none = BTreeSet::new();
         let subjects: BTreeSet<_> = self.0.keys().chain(after.0.keys()).collect();
-        let mut differences = Vec::new();
+        let mut differences = Differences::default();
         for subject in subjects {
             let (was, is) = (
                 self.0.get(subject).unwrap_or(&none),
                 after.0.get(subject).unwrap_or(&none),
             );
-            differences.extend(is.difference(was).map(|line| format!("{subject}: left behind: {line}")));
-            differences.extend(was.difference(is).map(|line| format!("{subject}: gone: {line}")));
+            for line in is.difference(was) {
+                let told = format!("{subject}: left behind: {line}");
+                match is_of_a_lab(subject, line, labs_dir) {
+                    true => differences.of_the_lab.push(told),
+                    false => differences.of_others.push(format!("{subject}: new: {line}")),
+                }
+            }
+            for line in was.difference(is) {
+                differences.of_others.push(format!("{subject}: gone: {line}"));
+            }
         }
         differences
     }
@@ -100,6 +121,27 @@ impl HostState {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+}
+
+/// Whether a line of [`HostState`] tells of what nobody but a lab makes: its names, its route protocols, its directory.
+fn is_of_a_lab(subject: &str, line: &str, labs_dir: &Path) -> bool {
+    let link = |name: &str| name.starts_with("mgy") || name.starts_with("clabmgmt");
+    let name = |word: &str| link(word.split('@').next().unwrap_or(word));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let after = |key: &str| words.windows(2).find(|pair| pair[0] == key).map(|pair| pair[1]);
+    match subject {
+        "rules" => ["mgy-", "mgy:", "mgy4-", "mgy6-"]
+            .iter()
+            .any(|mark| line.contains(mark)),
+        "links" | "addresses" => words.first().is_some_and(|word| name(word)),
+        "routes" => {
+            after("dev").is_some_and(name) || after("proto").is_some_and(|word| ROUTE_PROTOCOLS.contains(&word))
+        }
+        "mounts" => after("on").is_some_and(|path| Path::new(path).starts_with(labs_dir)),
+        // They are looked for by what a lab alone gives them.
+        "processes" | "namespaces" => true,
+        _ => false,
     }
 }
 
@@ -256,13 +298,59 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_and_what_is_gone_is_said() {
-        let (before, after) = (state("links", &["lo", "eth0"]), state("links", &["lo", "veth7"]));
-        assert_eq!(
-            before.differences(&after),
-            ["links: left behind: veth7", "links: gone: eth0"]
-        );
-        assert_eq!(before.differences(&before), Vec::<String>::new());
+    fn the_lab_is_blamed_for_what_is_its_alone() {
+        let labs = Path::new("/run/margay-lab");
+        let none = HostState::default();
+        for (subject, line) in [
+            ("links", "mgy0123456789a@if2 link/ether 02:00:00:00:00:01"),
+            ("links", "clabmgmt3@if2"),
+            ("addresses", "clabmgmt0 inet6 fe80::1/64"),
+            ("rules", "iptables-nft-save: :mgy-forward -"),
+            (
+                "rules",
+                "iptables-nft-save: -A FORWARD -m comment --comment mgy:AbC -j ACCEPT",
+            ),
+            ("routes", "10.244.0.0/26 dev mgy0123456789a scope link"),
+            ("routes", "10.244.0.64/26 via 10.0.0.2 dev eth0 proto 178"),
+            ("mounts", "tmpfs / on /run/margay-lab/two-racks/nodes/node1/.root"),
+            ("processes", "/x/margay-node (pid 7)"),
+            ("namespaces", "net:[4026531840]"),
+        ] {
+            let found = none.differences(&state(subject, &[line]), labs);
+            assert_eq!(found.of_the_lab, [format!("{subject}: left behind: {line}")]);
+            assert!(found.of_others.is_empty());
+        }
+    }
+
+    /// `ip netns add`, a container that starts, an address of the machine that goes: nothing of these is the lab's.
+    #[test]
+    fn the_lab_is_not_blamed_for_what_others_do() {
+        let labs = Path::new("/run/margay-lab");
+        for (subject, line) in [
+            ("mounts", "tmpfs /netns on /run/netns"),
+            ("mounts", "nsfs net:[4026532300] on /run/netns/mine"),
+            ("mounts", "tmpfs / on /run/margay-labs-of-mine"),
+            ("links", "veth7@if2 link/ether 02:00:00:00:00:01"),
+            ("addresses", "eth0 inet 192.0.2.7/24"),
+            (
+                "routes",
+                "default via fe80::1 dev eth0 proto ra metric 1024 pref medium",
+            ),
+            ("rules", "iptables-nft-save: -A FORWARD -j DOCKER-USER"),
+        ] {
+            let (with, without) = (state(subject, &[line]), state(subject, &[]));
+            assert_eq!(
+                without.differences(&with, labs),
+                Differences {
+                    of_the_lab: Vec::new(),
+                    of_others: vec![format!("{subject}: new: {line}")],
+                }
+            );
+            let gone = with.differences(&without, labs);
+            assert_eq!(gone.of_others, [format!("{subject}: gone: {line}")]);
+            assert_eq!(gone.of_the_lab, Vec::<String>::new());
+            assert_eq!(with.differences(&with, labs), Differences::default());
+        }
     }
 
     #[test]

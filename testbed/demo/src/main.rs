@@ -132,13 +132,20 @@ fn compare(shell: &Shell, before: &Path) -> Result<()> {
         println!("the lab is gone (it was not brought up by margay-demo, so there is nothing to compare with)");
         return Ok(());
     };
-    let differences = state.differences(&look(shell)?);
+    let differences = state.differences(&look(shell)?, &labs_dir());
     std::fs::remove_file(before).with_context(|| format!("cannot remove {}", before.display()))?;
-    if !differences.is_empty() {
+    if !differences.of_the_lab.is_empty() {
         bail!(
-            "the lab is gone, but the host differs from before:\n  {}",
-            differences.join("\n  ")
+            "the lab is gone, but left on the host:\n  {}",
+            differences.of_the_lab.join("\n  ")
         );
+    }
+    if !differences.of_others.is_empty() {
+        println!(
+            "the lab is gone, and nothing of it is left; others changed the host meanwhile:\n  {}",
+            differences.of_others.join("\n  ")
+        );
+        return Ok(());
     }
     println!("the lab is gone; the host is as before: {}", state.summary());
     Ok(())

@@ -7,7 +7,7 @@ mod pods;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{TestLab, snapshot, two_racks, wait};
+use harness::{TestLab, two_racks, wait};
 use margay_testkit::needs;
 
 const CONVERGED: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ fn two_racks_carry_packets_and_leave_no_trace() {
         return;
     }
     let mut lab = TestLab::new("two-racks", two_racks());
-    let before = snapshot();
+    let before = lab.look_at_host();
     println!("{}", lab.ok(&["deploy", "-t", &lab.file]));
     for (from, to) in [
         ("client", "10.1.3.13"),
@@ -67,7 +67,7 @@ fn two_racks_carry_packets_and_leave_no_trace() {
     lab.destroy();
     let left: Vec<_> = members.into_iter().filter(|process| process.alive()).collect();
     assert!(left.is_empty(), "processes left in the lab's namespaces: {left:?}");
-    assert_eq!(snapshot(), before);
+    lab.assert_nothing_left(&before);
     assert!(lab.processes().is_empty(), "processes left: {:?}", lab.processes());
     assert!(!lab.labs.exists(), "files left");
 }
@@ -121,7 +121,7 @@ fn a_killed_deploy_is_healed() {
         return;
     }
     let mut lab = TestLab::new("killed", two_racks());
-    let before = snapshot();
+    let before = lab.look_at_host();
     for (round, millis) in [0u64, 20, 60, 120, 250, 400].into_iter().enumerate() {
         let mut deploy = lab
             .command(&["deploy", "-t", &lab.file])
@@ -143,14 +143,14 @@ fn a_killed_deploy_is_healed() {
         if round % 2 == 0 {
             lab.destroy();
             lab.wait_empty();
-            assert_eq!(snapshot(), before, "after {millis} ms");
+            lab.assert_nothing_left(&before);
         } else {
             lab.ok(&["deploy", "--reconfigure", "-t", &lab.file]);
             assert_eq!(lab.run_in("node1", &["hostname"]).unwrap().trim(), "node1");
             lab.destroy();
         }
     }
-    assert_eq!(snapshot(), before);
+    lab.assert_nothing_left(&before);
 }
 
 /// A deploy that fails midway takes back what it made.
@@ -164,14 +164,14 @@ fn a_failing_deploy_leaves_nothing() {
                 links:\n    - endpoints: ['a:eth1', 'b:eth1']\n";
     let mut lab = TestLab::of_text("broken", text);
     std::fs::write(lab.dir.path().join("bird.conf"), "protocol nonsense;\n").unwrap();
-    let before = snapshot();
+    let before = lab.look_at_host();
     let error = lab.fails(&["deploy", "-t", &lab.file]);
     assert!(
         error.contains("starting bird in node b") && error.contains("syntax error"),
         "{error}"
     );
     assert!(lab.processes().is_empty() && !lab.labs.exists());
-    assert_eq!(snapshot(), before);
+    lab.assert_nothing_left(&before);
     lab.destroyed = true;
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use margay_demo::host::HostState;
 use margay_lab::process::ProcessId;
 use margay_testkit::{programs, repository};
 use tempfile::TempDir;
@@ -98,6 +99,21 @@ impl TestLab {
         Running(command.stdout(Stdio::null()).spawn().unwrap())
     }
 
+    /// The host as it is now.
+    pub(super) fn look_at_host(&self) -> HostState {
+        HostState::look(&programs::dir(), &self.labs).unwrap()
+    }
+
+    /// Asserts that the host has nothing of this lab that it had not `before`. What others do meanwhile is printed.
+    #[track_caller]
+    pub(super) fn assert_nothing_left(&self, before: &HostState) {
+        let differences = before.differences(&self.look_at_host(), &self.labs);
+        if !differences.of_others.is_empty() {
+            println!("others changed the host meanwhile: {:#?}", differences.of_others);
+        }
+        assert_eq!(differences.of_the_lab, Vec::<String>::new());
+    }
+
     pub(super) fn destroy(&mut self) {
         self.ok(&["destroy", "-t", &self.file]);
         self.destroyed = true;
@@ -186,27 +202,6 @@ fn processes() -> Vec<(String, String)> {
         Some((pid, String::from_utf8_lossy(&line).replace('\0', " ")))
     })
     .collect()
-}
-
-/// Links, addresses, routes, rules and mounts of the host.
-pub(super) fn snapshot() -> Vec<(String, String)> {
-    let commands = [
-        "ip -o link | sed 's/ qlen.*//'",
-        "ip -o address | sed 's/valid_lft.*//'",
-        "ip route show table all | sed 's/expires [0-9]*sec//'",
-        "ip -6 route show table all | sed 's/expires [0-9]*sec//'",
-        "ip rule",
-        "iptables-save 2>/dev/null | grep -v '^#' | sed 's/\\[.*\\]//'",
-        "nft list ruleset 2>/dev/null",
-        "sed 's/^[0-9]* [0-9]* //' /proc/self/mountinfo",
-        "ls /run/netns 2>/dev/null",
-        "cat /proc/sys/net/ipv4/ip_forward",
-    ];
-    let run = |command: &str| {
-        let out = Command::new("sh").args(["-c", command]).output().unwrap();
-        (command.to_owned(), String::from_utf8_lossy(&out.stdout).into_owned())
-    };
-    commands.iter().map(|command| run(command)).collect()
 }
 
 /// Tries until it works; panics with the last objection after `limit`.
