@@ -1,5 +1,7 @@
 //! Puts the CNI plugin and its configuration where the container runtime looks for them.
 
+mod versions;
+
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use serde_json::{Value, json};
 
 use crate::cni_server::is_label_sequence;
 use crate::persist::replace_file;
+
+use versions::{Versions, decide, served_by};
 
 /// What to install, and where.
 #[derive(Debug, Clone)]
@@ -23,18 +27,21 @@ pub struct Install {
     pub conf_name: String,
     /// Name of the network.
     pub network: String,
-    /// Version of the CNI specification to write; `None` for the highest that the plugin and all chained ones have.
+    /// The one version of the CNI specification to write; `None` for 1.0.0, and an offer of later ones to runtimes that
+    /// can choose.
     pub cni_version: Option<String>,
     /// The agent's socket as the plugin will see it.
     pub socket: PathBuf,
     /// The agent's state directory as the plugin will see it.
     pub state_dir: PathBuf,
+    /// Chain `portmap` where it is in `bin_dir`.
+    pub portmap: bool,
     /// Further plugins to chain, by name; they must be in `bin_dir`.
     pub chain: Vec<String>,
 }
 
-/// Versions of the CNI specification that the plugin serves, the highest first.
-const VERSIONS: [&str; 4] = ["1.1.0", "1.0.0", "0.4.0", "0.3.1"];
+/// The plugin behind `hostPort`.
+const PORTMAP: &str = "portmap";
 
 /// Installs: the binary first, then the configuration, each in one step, so that a runtime never sees one that cannot
 /// work. Running it again is fine.
@@ -53,7 +60,10 @@ pub fn install(what: &Install) -> anyhow::Result<()> {
     }
     let plugin = std::fs::read(&what.plugin)
         .with_context(|| format!("cannot read the plugin {}; give --plugin FILE", what.plugin.display()))?;
-    let version = version(what)?;
+    let chained = chained(what)?;
+    let versions = decide(what.cni_version.as_deref(), &chained)?;
+    let path = what.conf_dir.join(&what.conf_name);
+    refuse_foreign(&path)?;
     for dir in [&what.bin_dir, &what.conf_dir] {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
@@ -62,72 +72,64 @@ pub fn install(what: &Install) -> anyhow::Result<()> {
     if std::fs::read(&target).ok().as_deref() != Some(&plugin) || !executable(&target) {
         replace_file(&target, &plugin, 0o755).with_context(|| format!("cannot install {}", target.display()))?;
     }
-    let conflist = serde_json::to_vec_pretty(&conflist(what, &version)).context("cannot encode the configuration")?;
-    let path = what.conf_dir.join(&what.conf_name);
+    let conflist =
+        serde_json::to_vec_pretty(&conflist(what, &versions, &chained)).context("cannot encode the configuration")?;
     replace_file(&path, &conflist, 0o644).with_context(|| format!("cannot install {}", path.display()))?;
-    tracing::info!(plugin = %target.display(), configuration = %path.display(), cni_version = %version, "CNI installed");
+    tracing::info!(plugin = %target.display(), configuration = %path.display(), cni_version = versions.version, "CNI installed");
     Ok(())
 }
 
-fn version(what: &Install) -> anyhow::Result<String> {
-    if let Some(wanted) = &what.cni_version {
-        if !VERSIONS.contains(&wanted.as_str()) {
-            bail!(
-                "--cni-version {wanted} is not served; there are {}",
-                VERSIONS.join(", ")
-            );
+/// The plugins that follow ours, with the versions that they serve.
+fn chained(what: &Install) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    let mut chained = Vec::new();
+    if what.portmap && !what.chain.iter().any(|name| name == PORTMAP) && what.bin_dir.join(PORTMAP).exists() {
+        match served_by(&what.bin_dir.join(PORTMAP)) {
+            Ok(served) => chained.push((PORTMAP.to_owned(), served)),
+            // Nobody asked for it by name: pods without a hostPort must not wait for its repair.
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "portmap is there and does not run: hostPort will not work"
+            ),
         }
-        return Ok(wanted.clone());
     }
-    let mut common: Vec<&str> = VERSIONS.to_vec();
     for name in &what.chain {
         let served = served_by(&what.bin_dir.join(name))
             .with_context(|| format!("chained plugin {name} does not say which CNI versions it serves"))?;
-        common.retain(|version| served.iter().any(|other| other == version));
+        chained.push((name.clone(), served));
     }
-    match common.first() {
-        Some(version) => Ok((*version).to_owned()),
-        None => bail!(
-            "no CNI version is served by margay and all of {}",
-            what.chain.join(", ")
-        ),
-    }
+    Ok(chained)
 }
 
-/// Asks a plugin by the specification's VERSION.
-fn served_by(plugin: &Path) -> anyhow::Result<Vec<String>> {
-    use std::io::Write;
-    use std::process::{Command, Stdio};
-    let mut child = Command::new(plugin)
-        .env("CNI_COMMAND", "VERSION")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {}", plugin.display()))?;
-    if let Some(mut input) = child.stdin.take() {
-        // A plugin that does not read its input is fine.
-        let _ = input.write_all(br#"{"cniVersion":"1.0.0"}"#);
+/// Another network's configuration of the same name stays: whoever wrote it may still need it.
+fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let ours = serde_json::from_slice::<Value>(&bytes).is_ok_and(|found| found["plugins"][0]["type"] == "margay");
+    if !ours && !bytes.is_empty() {
+        bail!(
+            "{} is there and is not Margay's: remove it, or give another name with --conf-name",
+            path.display()
+        );
     }
-    let output = child.wait_with_output()?;
-    let answer: Value = serde_json::from_slice(&output.stdout).map_err(io::Error::other)?;
-    let versions = answer["supportedVersions"]
-        .as_array()
-        .context("no supportedVersions in its answer")?;
-    Ok(versions
-        .iter()
-        .filter_map(|version| version.as_str().map(str::to_owned))
-        .collect())
+    Ok(())
 }
 
-fn conflist(what: &Install, version: &str) -> Value {
+fn conflist(what: &Install, versions: &Versions, chained: &[(String, Vec<String>)]) -> Value {
     let mut plugins =
         vec![json!({ "type": "margay", "socket": what.socket, "stateDir": what.state_dir.join("cni-dels") })];
-    plugins.extend(what.chain.iter().map(|name| match name.as_str() {
-        "portmap" => json!({ "type": "portmap", "snat": true, "capabilities": { "portMappings": true } }),
+    plugins.extend(chained.iter().map(|(name, _)| match name.as_str() {
+        PORTMAP => json!({ "type": "portmap", "snat": true, "capabilities": { "portMappings": true } }),
         "bandwidth" => json!({ "type": "bandwidth", "capabilities": { "bandwidth": true } }),
         other => json!({ "type": other }),
     }));
-    json!({ "cniVersion": version, "name": what.network, "plugins": plugins })
+    let mut conflist = json!({ "cniVersion": versions.version, "name": what.network, "plugins": plugins });
+    if !versions.choice.is_empty() {
+        conflist["cniVersions"] = json!(versions.choice);
+    }
+    conflist
 }
 
 fn executable(path: &Path) -> bool {
@@ -150,6 +152,7 @@ mod tests {
             cni_version: None,
             socket: "/run/margay/cni.sock".into(),
             state_dir: "/srv/margay".into(),
+            portmap: true,
             chain: Vec::new(),
         }
     }
@@ -166,7 +169,7 @@ mod tests {
         assert!(executable(&dir.path().join("bin/margay")));
         assert_eq!(
             installed(dir.path()),
-            json!({"cniVersion": "1.1.0", "name": "k8s-pod-network",
+            json!({"cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"], "name": "k8s-pod-network",
             "plugins": [
                 {"type": "margay", "socket": "/run/margay/cni.sock", "stateDir": "/srv/margay/cni-dels"}
             ]})
@@ -175,22 +178,70 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path().join("net.d")).unwrap().count(), 1);
     }
 
+    fn plugin(dir: &Path, name: &str, versions: &str) {
+        let bin = dir.join("bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        let script = format!("#!/bin/sh\necho '{{\"cniVersion\":\"1.0.0\",\"supportedVersions\":{versions}}}'\n");
+        std::fs::write(bin.join(name), script).unwrap();
+        std::fs::set_permissions(bin.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     #[test]
-    fn a_chained_plugin_that_knows_less_lowers_the_version() {
+    fn portmap_is_chained_where_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let bin = dir.path().join("bin");
-        std::fs::create_dir(&bin).unwrap();
-        let script = "#!/bin/sh\necho '{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"0.4.0\",\"1.0.0\"]}'\n";
-        std::fs::write(bin.join("portmap"), script).unwrap();
-        std::fs::set_permissions(bin.join("portmap"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        plugin(dir.path(), "portmap", r#"["0.4.0","1.0.0"]"#);
+        install(&setup(dir.path())).unwrap();
+        let conflist = installed(dir.path());
+        assert_eq!(conflist["cniVersion"], "1.0.0");
+        assert_eq!(conflist["cniVersions"], Value::Null, "portmap does not serve 1.1.0");
+        assert_eq!(
+            conflist["plugins"][1],
+            json!({"type": "portmap", "snat": true, "capabilities": {"portMappings": true}})
+        );
         install(&Install {
-            chain: vec!["portmap".into()],
+            portmap: false,
+            ..setup(dir.path())
+        })
+        .unwrap();
+        assert_eq!(installed(dir.path())["plugins"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_portmap_that_does_not_run_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("bin")).unwrap();
+        std::fs::write(dir.path().join("bin/portmap"), "of another machine").unwrap();
+        install(&setup(dir.path())).unwrap();
+        assert_eq!(installed(dir.path())["plugins"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn bandwidth_is_chained_when_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        plugin(dir.path(), "portmap", r#"["1.0.0","1.1.0"]"#);
+        plugin(dir.path(), "bandwidth", r#"["1.0.0","1.1.0"]"#);
+        install(&Install {
+            chain: vec!["bandwidth".into()],
             ..setup(dir.path())
         })
         .unwrap();
         let conflist = installed(dir.path());
-        assert_eq!(conflist["cniVersion"], "1.0.0");
-        assert_eq!(conflist["plugins"][1]["capabilities"]["portMappings"], true);
+        assert_eq!(conflist["plugins"][1]["type"], "portmap");
+        assert_eq!(conflist["plugins"][2]["capabilities"]["bandwidth"], true);
+        assert_eq!(conflist["cniVersions"], json!(["1.0.0", "1.1.0"]));
+    }
+
+    #[test]
+    fn a_configuration_of_another_network_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = r#"{"cniVersion":"0.3.1","name":"theirs","plugins":[{"type":"calico"}]}"#;
+        let path = dir.path().join("net.d/10-margay.conflist");
+        std::fs::create_dir(dir.path().join("net.d")).unwrap();
+        std::fs::write(&path, theirs).unwrap();
+        let error = install(&setup(dir.path())).unwrap_err().to_string();
+        assert!(error.contains("is not Margay's"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), theirs);
+        assert!(!dir.path().join("bin").exists());
     }
 
     #[test]

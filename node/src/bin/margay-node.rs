@@ -99,7 +99,7 @@ struct InstallArgs {
     /// Name of the network.
     #[arg(long, default_value = "k8s-pod-network", value_name = "NAME")]
     network: String,
-    /// CNI version to write; default: the highest that all plugins have.
+    /// The one CNI version to write; default: 1.0.0, and an offer of 1.1.0 to runtimes that can choose (libcni 1.2).
     #[arg(long, value_name = "VERSION")]
     cni_version: Option<String>,
     /// The agent's socket as the host sees it.
@@ -108,7 +108,10 @@ struct InstallArgs {
     /// The agent's --state-dir as the host sees it: the plugin keeps DELs there while the agent is away.
     #[arg(long, default_value = "/var/lib/margay", value_name = "DIR")]
     state_dir: PathBuf,
-    /// Plugin to chain after it; may be given several times.
+    /// Do not chain portmap, which serves hostPort, where it is among the runtime's plugins.
+    #[arg(long)]
+    no_portmap: bool,
+    /// Further plugin to chain; may be given several times.
     #[arg(long, value_name = "NAME")]
     chain: Vec<String>,
 }
@@ -164,6 +167,7 @@ impl InstallArgs {
             cni_version: self.cni_version,
             socket: self.socket,
             state_dir: self.state_dir,
+            portmap: !self.no_portmap,
             chain: self.chain,
         })
     }
