@@ -43,6 +43,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// The runtime's folder of CNI configurations, where the agent sees it.
     pub cni_conf_dir: Option<PathBuf>,
+    /// While another agent has the state directory, wait for its end, however long that takes.
+    pub stand_by: bool,
     /// Addresses of probes and metrics.
     pub defaults: Defaults,
 }
@@ -52,7 +54,9 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
     let started = (Instant::now(), SystemTime::now());
     persist::private_dir(&options.state_dir)?;
     // Two agents would take each other's sockets and remove each other's routes.
-    let _claim = claim(&options.state_dir).await?;
+    let Some(_claim) = claim(&options.state_dir, options.stand_by, &mut stop).await? else {
+        return Ok(());
+    };
     let queue = Queue::new(options.state_dir.join("cni-dels"));
     if let Err(error) = persist::sweep(&options.state_dir).and_then(|()| queue.sweep()) {
         tracing::warn!(%error, "drafts of an earlier run not removed");
@@ -232,14 +236,27 @@ pub async fn run(options: Options, api: Api, mut stop: watch::Receiver<bool>) ->
 }
 
 /// Claims the state directory; a predecessor that is ending gets a moment to do so.
-async fn claim(state_dir: &std::path::Path) -> Result<std::fs::File, persist::PersistError> {
+async fn claim(
+    state_dir: &std::path::Path,
+    stand_by: bool,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Option<std::fs::File>, persist::PersistError> {
     let deadline = Instant::now() + Duration::from_secs(5);
+    let mut told = false;
     loop {
         match persist::claim_dir(state_dir) {
-            Err(persist::PersistError::InUse { .. }) if Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+            Err(persist::PersistError::InUse { .. }) if stand_by || Instant::now() < deadline => {
+                if stand_by && !told {
+                    tracing::info!("another agent serves this node: standing by until it ends");
+                    told = true;
+                }
+                let pause = tokio::time::sleep(Duration::from_millis(if stand_by { 10 } else { 50 }));
+                tokio::select! {
+                    () = pause => {}
+                    _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                }
             }
-            claimed => return claimed,
+            claimed => return claimed.map(Some),
         }
     }
 }
@@ -324,5 +341,35 @@ async fn follow_settings(
             metrics.send_if_modified(|address| std::mem::replace(address, settings.metrics) != settings.metrics);
             crate::logging::set_level(settings.log_level);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_stands_by_takes_over_when_the_other_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let present = persist::claim_dir(dir.path()).unwrap();
+        let (stop, mut stopped) = watch::channel(false);
+        let next = claim(dir.path(), true, &mut stopped);
+        tokio::pin!(next);
+        // Longer than who does not stand by would wait.
+        tokio::time::pause();
+        assert!(tokio::time::timeout(Duration::from_secs(60), &mut next).await.is_err());
+        tokio::time::resume();
+        drop(present);
+        assert!(next.await.unwrap().is_some());
+        drop(stop);
+    }
+
+    #[tokio::test]
+    async fn who_stands_by_ends_when_told_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let _present = persist::claim_dir(dir.path()).unwrap();
+        let (stop, mut stopped) = watch::channel(false);
+        stop.send(true).unwrap();
+        assert!(claim(dir.path(), true, &mut stopped).await.unwrap().is_none());
     }
 }

@@ -57,6 +57,9 @@ struct RunArgs {
     /// Sockets of the agent.
     #[arg(long, default_value = "/run/margay", value_name = "DIR")]
     run_dir: PathBuf,
+    /// Wait while another agent serves this node, and take over when it ends: how an upgrade leaves no gap.
+    #[arg(long)]
+    stand_by: bool,
     /// Address of /healthz and /readyz, or `off`, where FelixConfiguration does not say.
     #[arg(long, default_value = "127.0.0.1:9099", value_name = "ADDRESS", value_parser = listen)]
     health_listen: Listen,
@@ -189,6 +192,7 @@ fn agent(args: RunArgs) -> anyhow::Result<()> {
         state_dir: args.state_dir,
         run_dir: args.run_dir,
         cni_conf_dir: args.cni_conf_dir,
+        stand_by: args.stand_by,
         defaults: Defaults {
             health: args.health_listen.0,
             metrics: args.metrics_listen.0,
