@@ -62,6 +62,10 @@ fuzz: needs-build ## Fuzz a BGP session with libFuzzer for FUZZ_SECONDS (600)
 crds: ## Write deploy/crds from the types in api/
 	@cargo run --locked --quiet -p margay-api --features kube --bin margay-crds
 
+.PHONY: manifests
+manifests: ## Write deploy/margay.yaml from the chart
+	@scripts/manifests >deploy/margay.yaml.new && mv deploy/margay.yaml.new deploy/margay.yaml
+
 .PHONY: root
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "margay: this makes network namespaces, firewall rules or file systems, which needs root; run it as root" >&2; exit 1; }

@@ -94,7 +94,7 @@ async fn renew(
         let condition = match election.round(api).await {
             Ok(()) => Condition::Ready(String::new()),
             Err(ApiError::NotFound(text)) => Condition::NotReady(format!(
-                "{text}: the Lease cannot be kept in namespace {}; apply deploy/namespace.yaml or give --namespace",
+                "{text}: the Lease cannot be kept in namespace {}; apply deploy/margay.yaml or give --namespace",
                 options.namespace
             )),
             Err(error) => Condition::NotReady(error.to_string()),

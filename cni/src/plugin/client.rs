@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_ways_out_name_what_is_deployed() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/node.yaml");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/margay.yaml");
         let manifest = std::fs::read_to_string(path).expect("is there");
         let after = |text: &str, before: &str| {
             let (_, rest) = text.split_once(before).expect("names it");
@@ -111,6 +111,6 @@ mod tests {
         assert!(manifest.contains("kind: DaemonSet"));
         assert!(manifest.contains(&format!("\n  name: {}\n", after(LOGS, "ds/"))));
         let label = after(START, "-l ").replace('=', ": ");
-        assert!(manifest.contains(&format!("matchLabels: {{{label}}}")), "{label}");
+        assert!(manifest.contains(&format!("matchLabels:\n      {label}\n")), "{label}");
     }
 }

@@ -297,7 +297,7 @@ fn explain(resource: &ResourceType, error: &ApiError) -> String {
         }
         ApiError::Forbidden(text) => {
             format!(
-                "may not list or watch {}: {text}; apply deploy/rbac.yaml or renew the credentials",
+                "may not list or watch {}: {text}; apply deploy/margay.yaml or renew the credentials",
                 resource.full_name()
             )
         }

@@ -13,9 +13,18 @@ fn documents(file: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// The one object of this kind.
+fn workload(kind: &str) -> Value {
+    let found = documents("margay.yaml");
+    found
+        .into_iter()
+        .find(|object| object["kind"] == kind)
+        .expect("is there")
+}
+
 /// `group/resource:verb` of a ClusterRole.
 fn allowed(role: &str) -> BTreeSet<String> {
-    let roles = documents("rbac.yaml");
+    let roles = documents("margay.yaml");
     let role = roles
         .iter()
         .find(|d| d["kind"] == "ClusterRole" && d["metadata"]["name"] == role)
@@ -53,17 +62,12 @@ fn needs(resource: ResourceType, verbs: &[&str]) -> Vec<String> {
 #[test]
 fn every_manifest_is_a_kubernetes_object() {
     let mut kinds = BTreeSet::new();
-    for file in ["namespace.yaml", "rbac.yaml", "node.yaml", "controller.yaml"] {
-        for document in documents(file) {
-            for field in ["apiVersion", "kind"] {
-                assert!(document[field].is_string(), "{file}: a document without {field}");
-            }
-            assert!(
-                document["metadata"]["name"].is_string(),
-                "{file}: a document without a name"
-            );
-            kinds.insert(document["kind"].as_str().unwrap().to_owned());
+    for document in documents("margay.yaml") {
+        for field in ["apiVersion", "kind"] {
+            assert!(document[field].is_string(), "a document without {field}");
         }
+        assert!(document["metadata"]["name"].is_string(), "a document without a name");
+        kinds.insert(document["kind"].as_str().unwrap().to_owned());
     }
     assert!(
         kinds.contains("DaemonSet") && kinds.contains("Deployment") && kinds.contains("Namespace"),
@@ -101,8 +105,7 @@ fn the_agent_may_do_what_it_does_and_no_more() {
 
 #[test]
 fn the_daemon_set_runs_where_and_as_it_must() {
-    let documents = documents("node.yaml");
-    let pod = &documents[0]["spec"]["template"]["spec"];
+    let pod = &workload("DaemonSet")["spec"]["template"]["spec"];
     assert_eq!(pod["hostNetwork"], true);
     assert_eq!(pod["priorityClassName"], "system-node-critical");
     assert_eq!(pod["tolerations"][0]["operator"], "Exists");
@@ -125,32 +128,141 @@ fn the_daemon_set_runs_where_and_as_it_must() {
 /// The commands in the manifests are ones that the programs understand.
 #[test]
 fn the_commands_parse() {
-    for (file, program) in [
-        ("node.yaml", env!("CARGO_BIN_EXE_margay-node")),
-        ("controller.yaml", env!("CARGO_BIN_EXE_margay-controller")),
+    for (kind, program) in [
+        ("DaemonSet", env!("CARGO_BIN_EXE_margay-node")),
+        ("Deployment", env!("CARGO_BIN_EXE_margay-controller")),
     ] {
-        for document in documents(file) {
-            let pod = &document["spec"]["template"]["spec"];
-            let containers = ["initContainers", "containers"]
+        let document = workload(kind);
+        let pod = &document["spec"]["template"]["spec"];
+        let containers = ["initContainers", "containers"]
+            .iter()
+            .filter_map(|field| pod[*field].as_array())
+            .flatten();
+        for container in containers {
+            let command: Vec<_> = container["command"]
+                .as_array()
+                .unwrap()
                 .iter()
-                .filter_map(|field| pod[*field].as_array())
-                .flatten();
-            for container in containers {
-                let command: Vec<_> = container["command"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|a| a.as_str().unwrap())
-                    .collect();
-                // With --help behind them, arguments are parsed up to it; an unknown one is an error all the same.
-                let output = std::process::Command::new(program)
-                    .args(&command[1..])
-                    .arg("--help")
-                    .output()
-                    .unwrap();
-                let told = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{file}: {command:?}: {told}");
-            }
+                .map(|a| a.as_str().unwrap())
+                .collect();
+            // With --help behind them, arguments are parsed up to it; an unknown one is an error all the same.
+            let output = std::process::Command::new(program)
+                .args(&command[1..])
+                .arg("--help")
+                .output()
+                .unwrap();
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{kind}: {command:?}: {told}");
         }
     }
+}
+
+/// Runs one of the repository's scripts; `None`, with a named skip, where Helm cannot be had.
+fn with_helm(test: &str, script: &str, args: &[&str]) -> Option<std::process::Output> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let helm = std::process::Command::new(root.join("scripts/helm"))
+        .arg("version")
+        .output()
+        .unwrap();
+    if !helm.status.success() {
+        let told = String::from_utf8_lossy(&helm.stderr);
+        assert!(std::env::var_os("CI").is_none(), "{told}");
+        println!(
+            "SKIPPED {test}: needs Helm: {}",
+            told.lines().next().unwrap_or_default()
+        );
+        return None;
+    }
+    Some(
+        std::process::Command::new(root.join(script))
+            .args(args)
+            .current_dir(&root)
+            .output()
+            .unwrap(),
+    )
+}
+
+#[test]
+fn the_plain_manifests_are_what_the_chart_makes() {
+    let Some(made) = with_helm("the_plain_manifests_are_what_the_chart_makes", "scripts/manifests", &[]) else {
+        return;
+    };
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/margay.yaml");
+    let there = std::fs::read_to_string(path).unwrap();
+    assert!(
+        there == String::from_utf8_lossy(&made.stdout),
+        "deploy/margay.yaml is stale: run `make manifests`"
+    );
+}
+
+#[test]
+fn helm_finds_no_fault_with_the_chart() {
+    let test = "helm_finds_no_fault_with_the_chart";
+    let Some(lint) = with_helm(test, "scripts/helm", &["lint", "--strict", "deploy/charts/margay"]) else {
+        return;
+    };
+    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
+}
+
+#[test]
+fn values_that_are_none_are_refused_by_name() {
+    let test = "values_that_are_none_are_refused_by_name";
+    for (set, named) in [
+        ("apiServer=10.0.0.10", "apiServer"),
+        ("image.tagg=1", "tagg"),
+        (
+            "felix.defaultEndpointToHostAction=Perhaps",
+            "defaultEndpointToHostAction",
+        ),
+        ("pools[0].name=pods", "cidr"),
+        ("bgp.peers[0].peerIP=10.1.1.1", "name"),
+        ("metrics.port=70000", "port"),
+        ("bgp.asNumber=0", "asNumber"),
+    ] {
+        let args = ["template", "margay", "deploy/charts/margay", "--set", set];
+        let Some(refused) = with_helm(test, "scripts/helm", &args) else {
+            return;
+        };
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && told.contains(named), "{set}: {told}");
+    }
+}
+
+#[test]
+fn values_become_pools_and_peers() {
+    let test = "values_become_pools_and_peers";
+    let args = [
+        "template",
+        "margay",
+        "deploy/charts/margay",
+        "--set=pools[0].name=pods,pools[0].cidr=10.244.0.0/16,pools[0].blockSize=26",
+        "--set=bgp.mesh=false,bgp.asNumber=65301",
+        "--set=bgp.peers[0].name=tor1,bgp.peers[0].peerIP=10.1.1.1,bgp.peers[0].asNumber=65201",
+        "--show-only=templates/network.yaml",
+    ];
+    let Some(made) = with_helm(test, "scripts/helm", &args) else {
+        return;
+    };
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&String::from_utf8_lossy(&made.stdout)).unwrap();
+    let spec = |kind: &str| {
+        let found = objects.iter().find(|object| object["kind"] == kind);
+        found.unwrap_or_else(|| panic!("no {kind}"))["spec"].clone()
+    };
+    assert_eq!(
+        spec("IPPool"),
+        serde_json::json!({"cidr": "10.244.0.0/16", "blockSize": 26})
+    );
+    assert_eq!(
+        spec("BGPConfiguration"),
+        serde_json::json!({"nodeToNodeMeshEnabled": false, "asNumber": 65301})
+    );
+    assert_eq!(
+        spec("BGPPeer"),
+        serde_json::json!({"peerIP": "10.1.1.1", "asNumber": 65201})
+    );
+    assert_eq!(
+        spec("FelixConfiguration"),
+        serde_json::json!({"defaultEndpointToHostAction": "Accept"})
+    );
 }

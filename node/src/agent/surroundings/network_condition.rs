@@ -32,7 +32,7 @@ pub(super) async fn clear(api: Api, node: String, mut unavailable: watch::Receiv
                 reason: "NetworkUnavailableStays",
                 message: format!(
                     "the condition NetworkUnavailable keeps pods off the node, and the agent could not clear it: {error}; \
-                     deploy/rbac.yaml says what it must be allowed"
+                     deploy/margay.yaml says what it must be allowed"
                 ),
             }),
         };

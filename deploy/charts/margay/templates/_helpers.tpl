@@ -1,0 +1,32 @@
+{{- define "margay.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* Labels of every object; the argument is a list of the root and the component's name. */}}
+{{- define "margay.labels" -}}
+app.kubernetes.io/name: {{ index . 1 }}
+app.kubernetes.io/part-of: margay
+app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
+{{- end }}
+
+{{/* Where the API server is, for agents and controllers alike. */}}
+{{- define "margay.apiServerEnv" -}}
+- name: MARGAY_API_SERVER
+  valueFrom: {configMapKeyRef: {name: margay-config, key: apiServer, optional: true}}
+{{- end }}
+
+{{/* `name` and the spec beside it, as an object of projectcalico.org/v3. */}}
+{{- define "margay.named" -}}
+{{- $kind := index . 0 -}}
+{{- $item := index . 1 -}}
+apiVersion: projectcalico.org/v3
+kind: {{ $kind }}
+metadata:
+  name: {{ $item.name }}
+{{- if eq $kind "IPPool" }}
+  annotations:
+    helm.sh/resource-policy: keep
+{{- end }}
+spec:
+  {{- omit $item "name" | toYaml | nindent 2 }}
+{{- end }}
