@@ -9,6 +9,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::v3::{AllocationAttribute, IPAMBlockSpec};
+
 /// Version in the paths; rises only when an old reader would be misled.
 pub const API_VERSION: &str = "v1";
 
@@ -263,6 +265,36 @@ pub struct IpamBlock {
     pub borrowed: u64,
     /// Who has which.
     pub allocations: Vec<IpamAllocation>,
+}
+
+impl IpamBlock {
+    /// What a block of the datastore says; `pool` is the one that it is cut from.
+    pub fn of(spec: &IPAMBlockSpec, pool: Option<String>) -> Self {
+        let owner = spec.owner();
+        let allocations: Vec<_> = spec.held().map(allocation).collect();
+        let borrowed = |a: &&IpamAllocation| a.node.is_some() && a.node.as_deref() != owner;
+        Self {
+            cidr: spec.cidr.clone(),
+            pool,
+            affinity: spec.affinity.clone(),
+            capacity: spec.allocations.len() as u64,
+            used: allocations.len() as u64,
+            borrowed: allocations.iter().filter(borrowed).count() as u64,
+            allocations,
+        }
+    }
+}
+
+fn allocation((address, attribute): (IpAddr, &AllocationAttribute)) -> IpamAllocation {
+    let get = |key: &str| attribute.secondary.get(key).cloned();
+    let pod = get("namespace").zip(get("pod"));
+    IpamAllocation {
+        address: Some(address),
+        handle: attribute.handle_id.clone(),
+        pod: pod.map(|(namespace, pod)| format!("{namespace}/{pod}")),
+        node: get("node"),
+        since: get("timestamp"),
+    }
 }
 
 /// One address that is given out.

@@ -1,10 +1,13 @@
 //! IPAMBlock: a block of addresses and who has which.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cidr;
 use crate::nullable::or_default;
 
 /// A block of consecutive addresses; an address is its ordinal from the block's first.
@@ -58,6 +61,32 @@ pub struct IPAMBlockSpec {
     /// Kept for older readers; IPAMConfiguration decides.
     #[serde(default, deserialize_with = "or_default")]
     pub strict_affinity: bool,
+}
+
+impl IPAMBlockSpec {
+    /// The block's CIDR; `None` when it is not one.
+    pub fn network(&self) -> Option<IpNetwork> {
+        cidr::parse(&self.cidr).ok()
+    }
+
+    /// The node that new addresses of this block go to.
+    pub fn owner(&self) -> Option<&str> {
+        if self.deleted {
+            None
+        } else {
+            self.affinity.as_deref()?.strip_prefix("host:")
+        }
+    }
+
+    /// Every allocated address with its attributes.
+    pub fn held(&self) -> impl Iterator<Item = (IpAddr, &AllocationAttribute)> {
+        let base = self.network().map(|network| network.network());
+        let ordinals = self.allocations.iter().enumerate();
+        ordinals.filter_map(move |(ordinal, index)| {
+            let attribute = self.attributes.get((*index)? as usize)?;
+            Some((cidr::offset(base?, ordinal as u128)?, attribute))
+        })
+    }
 }
 
 /// Who has an address.

@@ -4,43 +4,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use margay_api::cidr as api_cidr;
 use margay_api::slim::Object;
 use margay_api::v3::{AllocationAttribute, IPAMBlockSpec};
 
 /// A pod by namespace and name.
 pub type PodName = (String, String);
 
-/// The block's CIDR; `None` when it is not one.
-pub fn cidr(block: &IPAMBlockSpec) -> Option<IpNetwork> {
-    api_cidr::parse(&block.cidr).ok()
-}
-
-/// The node that new addresses of this block go to.
-pub fn owner(block: &IPAMBlockSpec) -> Option<&str> {
-    if block.deleted {
-        None
-    } else {
-        block.affinity.as_deref()?.strip_prefix("host:")
-    }
-}
-
-/// Every allocated address with its attributes.
-pub fn allocations(block: &IPAMBlockSpec) -> impl Iterator<Item = (IpAddr, &AllocationAttribute)> {
-    let base = cidr(block).map(|cidr| cidr.network());
-    block
-        .allocations
-        .iter()
-        .enumerate()
-        .filter_map(move |(ordinal, index)| {
-            let attribute = block.attributes.get((*index)? as usize)?;
-            Some((api_cidr::offset(base?, ordinal as u128)?, attribute))
-        })
-}
-
 /// The pods that hold addresses of this block.
 pub fn pods(block: &IPAMBlockSpec) -> BTreeMap<IpAddr, PodName> {
-    allocations(block)
+    block
+        .held()
         .filter_map(|(address, attribute)| Some((address, pod(attribute)?)))
         .collect()
 }
@@ -48,8 +21,8 @@ pub fn pods(block: &IPAMBlockSpec) -> BTreeMap<IpAddr, PodName> {
 /// Blocks whose owner is `node`.
 pub fn owned_by<'a>(blocks: impl Iterator<Item = &'a Object<IPAMBlockSpec>>, node: &str) -> Vec<IpNetwork> {
     let mut own: Vec<_> = blocks
-        .filter(|b| owner(&b.spec) == Some(node))
-        .filter_map(|b| cidr(&b.spec))
+        .filter(|b| b.spec.owner() == Some(node))
+        .filter_map(|b| b.spec.network())
         .collect();
     own.sort();
     own.dedup();
@@ -58,10 +31,10 @@ pub fn owned_by<'a>(blocks: impl Iterator<Item = &'a Object<IPAMBlockSpec>>, nod
 
 /// Addresses that `node` holds in blocks of others.
 pub fn borrowed_by<'a>(blocks: impl Iterator<Item = &'a Object<IPAMBlockSpec>>, node: &str) -> Vec<IpAddr> {
-    let foreign = blocks.filter(|b| owner(&b.spec) != Some(node));
+    let foreign = blocks.filter(|b| b.spec.owner() != Some(node));
     let holds = |attribute: &AllocationAttribute| attribute.secondary.get("node").is_some_and(|n| n == node);
     let mut addresses: Vec<_> = foreign
-        .flat_map(|b| allocations(&b.spec))
+        .flat_map(|b| b.spec.held())
         .filter(|(_, attribute)| holds(attribute))
         .map(|(address, _)| address)
         .collect();
@@ -137,7 +110,7 @@ pub(crate) mod tests {
         let mut doomed = block("10.244.0.0/26", "node1", &[(0, "shop", "a", "node1")]);
         doomed.spec.deleted = true;
         doomed.spec.allocations[5] = Some(9);
-        assert_eq!(owner(&doomed.spec), None);
-        assert_eq!(allocations(&doomed.spec).count(), 1);
+        assert_eq!(doomed.spec.owner(), None);
+        assert_eq!(doomed.spec.held().count(), 1);
     }
 }

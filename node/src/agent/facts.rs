@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use margay_api::cidr;
-use margay_api::control::{self, IpamAllocation, IpamBlock, IpamStatus};
+use margay_api::control::{self, IpamBlock, IpamStatus};
 use margay_api::slim::{NetworkPolicy, Object, Pod, PolicyType};
 use margay_api::v3::IPAMBlockSpec;
 use margay_api::validate;
@@ -44,12 +44,12 @@ pub struct Sums {
 /// Counts, copying nothing.
 pub fn sums(cluster: &Cluster, node: &str) -> Sums {
     let specs = || cluster.blocks.iter().map(|object| &object.spec);
-    let owned = || specs().filter(|spec| blocks::owner(spec) == Some(node));
+    let owned = || specs().filter(|spec| spec.owner() == Some(node));
     Sums {
         ipam: IpamStatus {
             blocks: owned().count() as u64,
             capacity: owned().map(|spec| spec.allocations.len() as u64).sum(),
-            used: owned().map(|spec| blocks::allocations(spec).count() as u64).sum(),
+            used: owned().map(|spec| spec.held().count() as u64).sum(),
             borrowed: blocks::borrowed_by(cluster.blocks.iter(), node).len() as u64,
         },
         counts: (
@@ -78,8 +78,11 @@ pub fn facts(
         (text, since)
     };
     let shown = |block: &&Object<IPAMBlockSpec>| {
-        blocks::owner(&block.spec) == Some(node)
-            || blocks::allocations(&block.spec).any(|(_, a)| a.secondary.get("node").is_some_and(|n| n == node))
+        block.spec.owner() == Some(node)
+            || block
+                .spec
+                .held()
+                .any(|(_, a)| a.secondary.get("node").is_some_and(|n| n == node))
     };
     let blocks: Vec<_> = cluster
         .blocks
@@ -109,22 +112,6 @@ pub fn facts(
 }
 
 fn block(cluster: &Cluster, spec: &IPAMBlockSpec) -> IpamBlock {
-    let network = blocks::cidr(spec);
-    let owner = blocks::owner(spec);
-    let allocations: Vec<_> = blocks::allocations(spec)
-        .map(|(address, attribute)| {
-            let get = |key: &str| attribute.secondary.get(key).cloned();
-            IpamAllocation {
-                address: Some(address),
-                handle: attribute.handle_id.clone(),
-                pod: get("namespace")
-                    .zip(get("pod"))
-                    .map(|(namespace, pod)| format!("{namespace}/{pod}")),
-                node: get("node"),
-                since: get("timestamp"),
-            }
-        })
-        .collect();
     let pool = |network| {
         let inside = |pool: &&Object<_>| {
             let spec: &margay_api::v3::IPPoolSpec = &pool.spec;
@@ -132,18 +119,7 @@ fn block(cluster: &Cluster, spec: &IPAMBlockSpec) -> IpamBlock {
         };
         cluster.pools.iter().find(inside).map(|pool| pool.metadata.name.clone())
     };
-    IpamBlock {
-        cidr: spec.cidr.clone(),
-        pool: network.and_then(pool),
-        affinity: spec.affinity.clone(),
-        capacity: spec.allocations.len() as u64,
-        used: allocations.len() as u64,
-        borrowed: allocations
-            .iter()
-            .filter(|a| a.node.is_some() && a.node.as_deref() != owner)
-            .count() as u64,
-        allocations,
-    }
+    IpamBlock::of(spec, spec.network().and_then(pool))
 }
 
 fn endpoint(cluster: &Cluster, policies: &[NetworkPolicy], record: &EndpointRecord) -> control::Endpoint {

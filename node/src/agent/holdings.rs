@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::addresses::Ipam;
-use super::blocks;
 use crate::endpoints::{EndpointRecord, EndpointStore};
 use crate::health::{Condition, Health};
 use crate::kube::events::{Notice, Subject};
@@ -48,8 +47,7 @@ pub fn lost<'a>(
     let addresses: BTreeSet<_> = records.iter().flat_map(|record| &record.addresses).collect();
     let mut holders = BTreeMap::new();
     for object in blocks {
-        for (address, attribute) in blocks::allocations(&object.spec).filter(|(address, _)| addresses.contains(address))
-        {
+        for (address, attribute) in object.spec.held().filter(|(address, _)| addresses.contains(address)) {
             let get = |key| attribute.secondary.get(key).map_or("", String::as_str);
             let holder = match (get("namespace"), get("pod"), get("node")) {
                 (_, "", _) => "a holder without a name".to_owned(),

@@ -9,7 +9,6 @@ use margay_api::v3::{BlockAffinitySpec, IPAMBlockSpec};
 use margay_ipam::Allocator;
 
 use super::Reign;
-use crate::agent::blocks;
 use crate::kube::ipam_store::KubeStore;
 use crate::kube::resource::{BLOCK_AFFINITY, IPAM_BLOCK, NODE};
 use crate::kube::{Api, ApiError};
@@ -108,12 +107,12 @@ async fn release(api: &Api, allocator: &Allocator<KubeStore>, node: &str, reign:
 
 /// Every node that owns a block, claims one or holds an address.
 fn holders(blocks: &[Object<IPAMBlockSpec>], affinities: &[Object<BlockAffinitySpec>]) -> BTreeSet<String> {
-    let owners = blocks
-        .iter()
-        .filter_map(|block| blocks::owner(&block.spec))
-        .map(str::to_owned);
+    let owners = blocks.iter().filter_map(|block| block.spec.owner()).map(str::to_owned);
     let users = blocks.iter().flat_map(|block| {
-        blocks::allocations(&block.spec).filter_map(|(_, attribute)| attribute.secondary.get("node").cloned())
+        block
+            .spec
+            .held()
+            .filter_map(|(_, attribute)| attribute.secondary.get("node").cloned())
     });
     let claims = affinities.iter().map(|affinity| affinity.spec.node.clone());
     owners
