@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::fault::Findings;
+use crate::schema;
 use crate::yaml::{Mark, Yaml};
 
 /// A text and where it stands.
@@ -26,119 +27,36 @@ enum Shape {
     Map,
 }
 
-/// What this runner does with each field that containerlab knows for a node.
-enum Use {
-    Honoured(Shape),
-    NoEffect(&'static str),
-    Refused(&'static str),
+/// How a field that works is written.
+fn shape(name: &str) -> Shape {
+    match name {
+        "exec" | "binds" | "daemons" => Shape::List,
+        "env" | "labels" | "sysctls" => Shape::Map,
+        _ => Shape::Text,
+    }
 }
-
-const FIELDS: &[(&str, Use)] = &[
-    ("kind", Use::Honoured(Shape::Text)),
-    ("image", Use::Honoured(Shape::Text)),
-    ("group", Use::Honoured(Shape::Text)),
-    ("network-mode", Use::Honoured(Shape::Text)),
-    ("mgmt-ipv4", Use::Honoured(Shape::Text)),
-    ("mgmt-ipv6", Use::Honoured(Shape::Text)),
-    ("startup-config", Use::Honoured(Shape::Text)),
-    ("cmd", Use::Honoured(Shape::Text)),
-    ("entrypoint", Use::Honoured(Shape::Text)),
-    ("exec", Use::Honoured(Shape::List)),
-    ("binds", Use::Honoured(Shape::List)),
-    ("env", Use::Honoured(Shape::Map)),
-    ("labels", Use::Honoured(Shape::Map)),
-    ("sysctls", Use::Honoured(Shape::Map)),
-    (
-        "ports",
-        Use::NoEffect("no port is published: reach the node with `margay-lab exec`"),
-    ),
-    (
-        "publish",
-        Use::NoEffect("no port is published: reach the node with `margay-lab exec`"),
-    ),
-    ("type", Use::NoEffect("only kinds of network vendors have types")),
-    ("license", Use::NoEffect("only kinds of network vendors have licences")),
-    ("position", Use::NoEffect("it is for drawings")),
-    ("user", Use::NoEffect("commands run as root")),
-    ("cpu", Use::NoEffect("nodes have no resource limits")),
-    ("cpu-set", Use::NoEffect("nodes have no resource limits")),
-    ("memory", Use::NoEffect("nodes have no resource limits")),
-    ("shm-size", Use::NoEffect("nodes have no resource limits")),
-    ("cap-add", Use::NoEffect("nodes have every capability")),
-    ("devices", Use::NoEffect("nodes see the devices of the machine")),
-    ("runtime", Use::NoEffect("there is no container runtime here")),
-    (
-        "restart-policy",
-        Use::NoEffect("a node lives until the lab is destroyed"),
-    ),
-    ("auto-remove", Use::NoEffect("a node lives until the lab is destroyed")),
-    (
-        "image-pull-policy",
-        Use::NoEffect("images are look-up keys; nothing is pulled"),
-    ),
-    ("healthcheck", Use::NoEffect("nodes have no health check")),
-    ("certificate", Use::NoEffect("no certificates are issued")),
-    ("startup-delay", Use::NoEffect("nodes start at once")),
-    (
-        "enforce-startup-config",
-        Use::NoEffect("nodes start from their files every time"),
-    ),
-    (
-        "suppress-startup-config",
-        Use::NoEffect("only kinds of network vendors write one"),
-    ),
-    (
-        "dns",
-        Use::NoEffect("nodes resolve by /etc/hosts, then as the machine does"),
-    ),
-    (
-        "stages",
-        Use::Refused("nodes start all at once here; order commands in exec instead"),
-    ),
-    (
-        "wait-for",
-        Use::Refused("nodes start all at once here; order commands in exec instead"),
-    ),
-    (
-        "env-files",
-        Use::Refused("files of variables are not read here; write them under env"),
-    ),
-    ("extras", Use::Refused("only kinds of network vendors use it")),
-    ("config", Use::Refused("only kinds of network vendors use it")),
-    ("components", Use::Refused("only kinds of network vendors use it")),
-    ("credentials", Use::Refused("only kinds of network vendors use it")),
-    (
-        "aliases",
-        Use::Refused("nodes are known by their own names; add a line to /etc/hosts in exec instead"),
-    ),
-];
 
 impl Layer {
     /// Reads the definition at `path`; what is wrong with it goes to `findings`.
     pub(crate) fn read(yaml: &Yaml, path: &str, findings: &mut Findings) -> Layer {
         let mut layer = Layer::default();
-        let Some(entries) = yaml.entries() else {
-            findings.fault(
-                yaml.mark,
-                path,
-                format!("is {}; write a mapping of fields", yaml.kind()),
-            );
-            return layer;
-        };
-        for (key, value) in entries {
-            let field = format!("{path}.{}", key.name);
-            match FIELDS.iter().find(|(name, _)| *name == key.name) {
-                None => findings.fault(
-                    key.mark,
-                    &field,
-                    format!("unknown field{}", suggestion(&key.name, FIELDS.iter().map(|(n, _)| *n))),
-                ),
-                Some((_, Use::NoEffect(why))) => findings.warn(key.mark, &field, &format!("has no effect here: {why}")),
-                Some((_, Use::Refused(why))) => findings.fault(key.mark, &field, format!("not supported: {why}")),
-                Some((name, Use::Honoured(shape))) => layer.read_field(name, shape, value, &field, findings),
+        for (name, _, value) in schema::NODE.read(yaml, path, findings) {
+            let field = format!("{path}.{name}");
+            match name {
+                "extras" => layer.read_extras(value, &field, findings),
+                _ => layer.read_field(name, &shape(name), value, &field, findings),
             }
         }
         layer
+    }
+
+    fn read_extras(&mut self, yaml: &Yaml, path: &str, findings: &mut Findings) {
+        for (name, _, frr) in schema::EXTRAS.read(yaml, path, findings) {
+            let path = format!("{path}.{name}");
+            for (name, _, value) in schema::FRR.read(frr, &path, findings) {
+                self.read_field(name, &shape(name), value, &format!("{path}.{name}"), findings);
+            }
+        }
     }
 
     fn read_field(&mut self, name: &'static str, shape: &Shape, value: &Yaml, field: &str, findings: &mut Findings) {
@@ -224,6 +142,11 @@ impl Layers<'_> {
             .collect()
     }
 
+    /// The most specific layer's items.
+    pub(crate) fn nearest_list(&self, name: &str) -> Option<&[Text]> {
+        self.0.iter().find_map(|l| l.lists.get(name)).map(Vec::as_slice)
+    }
+
     /// Every layer's entries; the most specific wins a key.
     pub(crate) fn map(&self, name: &str) -> BTreeMap<String, Text> {
         let mut merged = BTreeMap::new();
@@ -241,7 +164,8 @@ pub(crate) fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -
         .iter()
         .map(|k| (distance(name, k), *k))
         .min()
-        .filter(|(d, k)| *d <= 2 && *d < k.len());
+        // Of a short name two letters are most of it.
+        .filter(|(d, k)| *d * 3 <= k.len().max(3));
     match near {
         Some((_, k)) => format!("; did you mean {k:?}?"),
         None => format!("; known here: {}", known.join(", ")),
@@ -304,8 +228,8 @@ mod tests {
             told,
             [
                 "n.imagee: unknown field; did you mean \"image\"?",
-                "n.exec: is a single value; write a list",
                 "n.stages: not supported: nodes start all at once here; order commands in exec instead",
+                "n.exec: is a single value; write a list",
                 "n.env.A: is a list; write a single value",
             ]
         );

@@ -59,6 +59,16 @@ pub fn repository(image: &str) -> (Option<&str>, &str) {
     (parts.next(), last.split(':').next().unwrap_or(last))
 }
 
+/// Where the distribution puts FRR's daemons.
+pub(crate) const FRR_DIR: &str = "/usr/lib/frr";
+/// Daemons of FRR that its `daemons` file says to run.
+pub(crate) const FRR_DAEMONS: &[&str] = &[
+    "bgpd", "ospfd", "ospf6d", "ripd", "ripngd", "isisd", "pimd", "pim6d", "ldpd", "nhrpd", "eigrpd", "babeld", "pbrd",
+    "bfdd", "fabricd", "vrrpd", "pathd",
+];
+/// Daemons of FRR that run whatever the file says.
+pub(crate) const FRR_ALWAYS: &[&str] = &["zebra", "staticd", "mgmtd", "watchfrr"];
+
 impl Recipe {
     /// What is not installed for this recipe, and the package that brings it.
     pub(crate) fn missing(self) -> Option<(&'static str, &'static str)> {
@@ -81,6 +91,16 @@ impl Recipe {
         }
     }
 
+    /// A shell script, run as root in the node before anything else, that gives it what the image has beyond the
+    /// machine's package.
+    #[must_use]
+    pub fn prepare_script(self) -> Option<&'static str> {
+        match self {
+            Recipe::Frr => Some(FRR_PREPARE),
+            Recipe::Bird | Recipe::Gobgp | Recipe::Tools => None,
+        }
+    }
+
     /// A shell script, run as root in the node once its links are up, that starts the programs and returns.
     #[must_use]
     pub fn start_script(self) -> Option<&'static str> {
@@ -93,13 +113,18 @@ impl Recipe {
     }
 }
 
+// Daemons run as frr and write their pids, sockets, logs and saved configuration; what a user bound stays the user's.
+const FRR_PREPARE: &str = r#"
+set -eu
+mkdir -p /run/frr /var/log/frr
+chown frr:frr /run/frr /var/log/frr /etc/frr
+chmod 755 /run/frr
+[ -e /etc/frr/daemons ] || : >/etc/frr/daemons
+"#;
+
 // Not frrinit.sh: its watchfrr takes seconds to bring the daemons up. `frrinit.sh restart` still works in the node.
 const FRR: &str = r#"
 set -eu
-mkdir -p /run/frr /var/log/frr
-chown frr:frr /run/frr /var/log/frr
-chmod 755 /run/frr
-[ -e /etc/frr/daemons ] || : >/etc/frr/daemons
 [ -e /etc/frr/vtysh.conf ] || echo 'service integrated-vtysh-config' >/etc/frr/vtysh.conf
 . /etc/frr/daemons
 bin=/usr/lib/frr

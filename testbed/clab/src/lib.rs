@@ -9,11 +9,12 @@ mod images;
 mod mgmt;
 mod nodes;
 mod plan;
+pub mod schema;
 mod wires;
 mod words;
 pub mod yaml;
 
 pub use fault::{Fault, Faults};
 pub use images::{Recipe, repository};
-pub use plan::{Bind, End, LinkPlan, Mgmt, NodeKind, NodePlan, Plan, PlanError};
+pub use plan::{Bind, End, EndSetup, LinkPlan, Mgmt, NodeKind, NodePlan, Plan, PlanError};
 pub use words::quote;

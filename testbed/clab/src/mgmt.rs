@@ -7,38 +7,16 @@ use std::str::FromStr;
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use crate::fault::Findings;
-use crate::plan::{Definitions, Mgmt, NodeKind, NodePlan, known_keys};
+use crate::plan::{Definitions, Mgmt, NodeKind, NodePlan};
+use crate::schema;
 use crate::yaml::{Mark, Yaml};
 
 const IPV4_SUBNET: &str = "172.20.20.0/24";
 const IPV6_SUBNET: &str = "3fff:172:20:20::/64";
-const KEYS: &[&str] = &[
-    "network",
-    "bridge",
-    "ipv4-subnet",
-    "ipv6-subnet",
-    "ipv4-gw",
-    "ipv6-gw",
-    "ipv4-range",
-    "ipv6-range",
-    "mtu",
-    "external-access",
-    "driver-opts",
-];
-
 /// Reads the `mgmt` section; absent fields have containerlab's defaults.
 pub(crate) fn read(yaml: Option<&Yaml>, findings: &mut Findings) -> Mgmt {
     if let Some(yaml) = yaml {
-        known_keys(yaml, "mgmt", KEYS, findings);
-        for key in ["ipv4-range", "ipv6-range", "driver-opts"] {
-            if let Some(value) = yaml.get(key) {
-                findings.fault(
-                    value.mark,
-                    format!("mgmt.{key}"),
-                    "not supported: give nodes mgmt-ipv4 and mgmt-ipv6",
-                );
-            }
-        }
+        schema::MGMT.read(yaml, "mgmt", findings);
     }
     let ipv4: Ipv4Network = field(
         yaml,

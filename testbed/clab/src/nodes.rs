@@ -1,5 +1,6 @@
 //! Nodes of a topology: definitions combined, checked and resolved.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use crate::fault::Findings;
@@ -43,10 +44,14 @@ fn node(
     }
     let layers = layers(name, definitions);
     let kind = kind(&layers, mark, &path, findings);
-    let (image, recipe) = match kind {
-        Some(NodeKind::Linux) => image(&layers, mark, &path, findings),
-        Some(NodeKind::Bridge) | None => (String::new(), Recipe::Tools),
+    // A kind that is refused is fault enough: what else the node has was meant for that kind.
+    let (kind, native_frr) = kind?;
+    let (image, recipe) = match (kind, native_frr) {
+        (NodeKind::Linux, false) => image(&layers, mark, &path, findings),
+        (NodeKind::Linux, true) => frr_image(&layers, mark, &path, findings),
+        (NodeKind::Bridge, _) => (String::new(), Recipe::Tools),
     };
+    let mut files = frr_files(&layers, native_frr, &path, findings);
     let resolver = Resolver { name, context };
     let mut binds = Vec::new();
     for text in layers.list("binds") {
@@ -56,7 +61,11 @@ fn node(
         }
     }
     if let Some(text) = layers.text("startup-config") {
-        binds.extend(resolver.startup_config(text, recipe, &binds, &path, findings));
+        if native_frr && text.value.contains('\n') {
+            files.insert("/etc/frr/frr.conf".into(), resolver.magic(&text.value));
+        } else {
+            binds.extend(resolver.startup_config(text, recipe, &binds, &path, findings));
+        }
     }
     let exec = layers
         .list("exec")
@@ -75,19 +84,29 @@ fn node(
         }
     }
     let managed = network_mode(&layers, &path, findings);
-    let plain = |map: std::collections::BTreeMap<String, Text>| {
-        map.into_iter().map(|(k, t)| (k, resolver.magic(&t.value))).collect()
-    };
+    let env = layers.map("env");
+    if let Some(text) = env.get("__IMPORT_ENVS") {
+        findings.warn(
+            text.mark,
+            &format!("{path}.env.__IMPORT_ENVS"),
+            "has no effect here: write the variables under env, as ${NAME}",
+        );
+    }
+    let plain = |map: BTreeMap<String, Text>| map.into_iter().map(|(k, t)| (k, resolver.magic(&t.value))).collect();
     let unassigned = (std::net::Ipv4Addr::UNSPECIFIED, std::net::Ipv6Addr::UNSPECIFIED);
     Some(NodePlan {
         name: name.to_owned(),
         long_name: long_name(context, name),
-        kind: kind?,
+        hostname: layers
+            .text("hostname")
+            .map_or_else(|| name.to_owned(), |t| t.value.clone()),
+        kind,
         image,
         recipe,
-        mgmt: (managed && kind? == NodeKind::Linux).then_some(unassigned),
+        mgmt: (managed && kind == NodeKind::Linux).then_some(unassigned),
         binds,
-        env: plain(layers.map("env")),
+        files,
+        env: plain(env),
         exec,
         sysctls: plain(sysctls),
         labels: plain(layers.map("labels")),
@@ -120,7 +139,8 @@ fn layers<'a>(name: &str, definitions: &'a Definitions) -> Layers<'a> {
     )
 }
 
-fn kind(layers: &Layers<'_>, mark: Mark, path: &str, findings: &mut Findings) -> Option<NodeKind> {
+/// What the node is, and whether containerlab's own kind for FRR makes it.
+fn kind(layers: &Layers<'_>, mark: Mark, path: &str, findings: &mut Findings) -> Option<(NodeKind, bool)> {
     let field = format!("{path}.kind");
     let Some(text) = layers.text("kind") else {
         findings.fault(
@@ -131,8 +151,9 @@ fn kind(layers: &Layers<'_>, mark: Mark, path: &str, findings: &mut Findings) ->
         return None;
     };
     match text.value.as_str() {
-        "linux" => return Some(NodeKind::Linux),
-        "bridge" => return Some(NodeKind::Bridge),
+        "linux" => return Some((NodeKind::Linux, false)),
+        "frr" | "frrouting" => return Some((NodeKind::Linux, true)),
+        "bridge" => return Some((NodeKind::Bridge, false)),
         "host" => findings.fault(
             text.mark,
             field,
@@ -152,8 +173,8 @@ fn kind(layers: &Layers<'_>, mark: Mark, path: &str, findings: &mut Findings) ->
             text.mark,
             field,
             format!(
-                "unknown kind {other:?}; known here: linux, bridge (a router is kind linux with an image such as \
-                 quay.io/frrouting/frr; vendors' kinds need containerlab itself)"
+                "unknown kind {other:?}; known here: linux, bridge, frr (another router is kind linux with its image; vendors' \
+                 kinds need containerlab itself)"
             ),
         ),
     }
@@ -182,17 +203,84 @@ fn image(layers: &Layers<'_>, mark: Mark, path: &str, findings: &mut Findings) -
         );
         return (text.value.clone(), Recipe::Tools);
     };
+    missing(text, recipe, field, findings);
+    (text.value.clone(), recipe)
+}
+
+/// The image of containerlab's own kind for FRR, which says only which release is meant.
+fn frr_image(layers: &Layers<'_>, mark: Mark, path: &str, findings: &mut Findings) -> (String, Recipe) {
+    let field = format!("{path}.image");
+    let Some(text) = layers.text("image") else {
+        findings.fault(
+            mark,
+            field,
+            "missing; write one such as quay.io/frrouting/frr:containerlab-10.7.1",
+        );
+        return (String::new(), Recipe::Frr);
+    };
+    missing(text, Recipe::Frr, field, findings);
+    (text.value.clone(), Recipe::Frr)
+}
+
+/// Files that containerlab's own kind for FRR makes: which daemons run is said under `extras`; all that are
+/// installed do by default.
+fn frr_files(layers: &Layers<'_>, native: bool, path: &str, findings: &mut Findings) -> BTreeMap<PathBuf, String> {
+    let asked = layers.nearest_list("daemons");
+    if !native {
+        if let Some(first) = asked.and_then(|daemons| daemons.first()) {
+            findings.fault(
+                first.mark,
+                format!("{path}.extras.frr"),
+                "is for kind frr; write kind: frr, or bind an /etc/frr/daemons",
+            );
+        }
+        return BTreeMap::new();
+    }
+    let installed = |daemon: &str| Path::new(images::FRR_DIR).join(daemon).exists();
+    for text in asked.unwrap_or_default() {
+        let daemon = text.value.as_str();
+        let known = images::FRR_DAEMONS.contains(&daemon) || images::FRR_ALWAYS.contains(&daemon);
+        let message = match (known, installed(daemon)) {
+            (true, true) => continue,
+            // Of an old FRR; without any, the image's own fault says enough.
+            (true, false) if installed("zebra") => format!("{daemon:?} is not in the FRR that is installed here"),
+            (true, false) => continue,
+            (false, _) => format!(
+                "{daemon:?} is no daemon of FRR; known here: {}",
+                images::FRR_DAEMONS.join(", ")
+            ),
+        };
+        findings.fault(text.mark, format!("{path}.extras.frr.daemons"), message);
+    }
+    let on = |daemon: &&&str| match asked {
+        Some(asked) => asked.iter().any(|text| text.value == **daemon),
+        None => installed(daemon),
+    };
+    let daemons = images::FRR_DAEMONS
+        .iter()
+        .filter(on)
+        .map(|daemon| format!("{daemon}=yes\n"))
+        .collect();
+    let vtysh = "service integrated-vtysh-config\n".to_owned();
+    [
+        ("/etc/frr/daemons".into(), daemons),
+        ("/etc/frr/vtysh.conf".into(), vtysh),
+    ]
+    .into()
+}
+
+/// Tells what the machine lacks to run `recipe`.
+fn missing(image: &Text, recipe: Recipe, field: String, findings: &mut Findings) {
     if let Some((program, package)) = recipe.missing() {
         findings.fault(
-            text.mark,
+            image.mark,
             field,
             format!(
                 "image {:?} runs {program}, which is not installed: apt-get install {package}",
-                text.value
+                image.value
             ),
         );
     }
-    (text.value.clone(), recipe)
 }
 
 /// Whether the node has a management interface.
@@ -292,7 +380,18 @@ impl Resolver<'_> {
             );
             return None;
         }
-        let read_only = options.is_some_and(|o| o.split(',').any(|o| o == "ro"));
+        let mut read_only = false;
+        for option in options.into_iter().flat_map(|o| o.split(',')) {
+            match option {
+                "ro" => read_only = true,
+                "rw" => read_only = false,
+                other => findings.warn(
+                    text.mark,
+                    &field,
+                    &format!("option {other:?} of {value:?} has no effect here"),
+                ),
+            }
+        }
         Some(Bind {
             source,
             target: PathBuf::from(target),

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use ipnetwork::{Ipv4Network, Ipv6Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Faults, Findings};
-use crate::fields::{Layer, suggestion};
+use crate::fields::Layer;
 use crate::images::Recipe;
 use crate::yaml::{Mark, Yaml};
-use crate::{expand, mgmt, nodes, wires, yaml};
+use crate::{expand, mgmt, nodes, schema, wires, yaml};
 
 /// A lab as its topology file describes it.
 #[derive(Debug, Clone)]
@@ -62,6 +62,8 @@ pub struct NodePlan {
     pub name: String,
     /// Name that containerlab would give the container.
     pub long_name: String,
+    /// Name that the node has for itself.
+    pub hostname: String,
     /// Machine or bridge.
     pub kind: NodeKind,
     /// Image as written; empty for a bridge.
@@ -72,6 +74,8 @@ pub struct NodePlan {
     pub mgmt: Option<(Ipv4Addr, Ipv6Addr)>,
     /// Files and directories of the host that the node sees.
     pub binds: Vec<Bind>,
+    /// Files that the node starts with and may change, by their paths in it.
+    pub files: BTreeMap<PathBuf, String>,
     /// Environment of its commands.
     pub env: BTreeMap<String, String>,
     /// Commands run once the whole lab is wired.
@@ -100,8 +104,19 @@ pub struct Bind {
 pub struct LinkPlan {
     /// Both ends.
     pub ends: [End; 2],
+    /// How each of them is set up.
+    pub setup: [EndSetup; 2],
     /// MTU in bytes.
     pub mtu: u32,
+}
+
+/// What an end of a link is given beyond its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndSetup {
+    /// Hardware address; the kernel's choice when absent.
+    pub mac: Option<String>,
+    /// Addresses with the length of their prefix.
+    pub addresses: Vec<IpNetwork>,
 }
 
 /// One end of a link.
@@ -133,10 +148,14 @@ impl Plan {
     /// Reads, expands and checks `file`. All faults are reported together; nothing is created.
     /// `labs` is the directory under which labs keep their state (for `__clabDir__` and `__clabNodeDir__`).
     pub fn load(file: &Path, labs: &Path) -> Result<Plan, PlanError> {
-        let text = read(file)?;
+        Ok(Self::of_text(&read(file)?, file, labs)?)
+    }
+
+    /// As [`Plan::load`], of a file that has this text.
+    pub fn of_text(text: &str, file: &Path, labs: &Path) -> Result<Plan, Faults> {
         let absolute = file.canonicalize().unwrap_or_else(|_| file.to_owned());
         let mut findings = Findings::default();
-        let plan = Self::check(&text, &absolute, labs, &mut findings);
+        let plan = Self::check(text, &absolute, labs, &mut findings);
         match plan {
             Some(plan) if findings.faults.is_empty() => Ok(plan),
             _ => {
@@ -144,8 +163,7 @@ impl Plan {
                 Err(Faults {
                     file: file.to_owned(),
                     faults: findings.faults,
-                }
-                .into())
+                })
             }
         }
     }
@@ -154,10 +172,7 @@ impl Plan {
     pub fn lab_name(file: &Path) -> Result<String, PlanError> {
         let text = read(file)?;
         let mut findings = Findings::default();
-        let name = yaml::parse(&expand::expand(&text, environment))
-            .map_err(|e| findings.fault(Mark::default(), "", e))
-            .ok()
-            .and_then(|doc| name(&doc, &mut findings));
+        let name = parse(&text, &mut findings).and_then(|doc| name(&doc, &mut findings));
         name.ok_or_else(|| {
             Faults {
                 file: file.to_owned(),
@@ -168,19 +183,8 @@ impl Plan {
     }
 
     fn check(text: &str, file: &Path, labs: &Path, findings: &mut Findings) -> Option<Plan> {
-        let doc = match yaml::parse(&expand::expand(text, environment)) {
-            Ok(doc) => doc,
-            Err(message) => {
-                findings.fault(Mark::default(), "", format!("not YAML: {message}"));
-                return None;
-            }
-        };
-        known_keys(
-            &doc,
-            "",
-            &["name", "prefix", "mgmt", "topology", "settings", "debug"],
-            findings,
-        );
+        let doc = parse(text, findings)?;
+        schema::FILE.read(&doc, "", findings);
         let name = name(&doc, findings);
         let prefix = doc
             .get("prefix")
@@ -190,12 +194,7 @@ impl Plan {
             findings.fault(doc.mark, "topology", "missing; a lab needs a topology with nodes");
             return None;
         };
-        known_keys(
-            topology,
-            "topology",
-            &["defaults", "kinds", "groups", "nodes", "links"],
-            findings,
-        );
+        schema::TOPOLOGY.read(topology, "topology", findings);
         let definitions = Definitions::read(topology, findings);
         let name = name?;
         let context = nodes::Context {
@@ -281,33 +280,31 @@ impl Definitions {
     }
 }
 
-/// Faults every key of `yaml` that is not among `known`.
-pub(crate) fn known_keys(yaml: &Yaml, path: &str, known: &[&str], findings: &mut Findings) {
-    let Some(entries) = yaml.entries() else {
-        findings.fault(yaml.mark, path, format!("is {}; write a mapping", yaml.kind()));
-        return;
-    };
-    for (key, _) in entries {
-        if !known.contains(&key.name.as_str()) {
-            let field = if path.is_empty() {
-                key.name.clone()
-            } else {
-                format!("{path}.{}", key.name)
-            };
-            findings.fault(
-                key.mark,
-                field,
-                format!("unknown field{}", suggestion(&key.name, known.iter().copied())),
-            );
-        }
-    }
-}
-
 fn read(file: &Path) -> Result<String, PlanError> {
     std::fs::read_to_string(file).map_err(|error| PlanError::Unreadable {
         file: file.to_owned(),
         error,
     })
+}
+
+/// Expands and reads the text of a file.
+fn parse(text: &str, findings: &mut Findings) -> Option<Yaml> {
+    let expanded = expand::expand(text, environment)
+        .map_err(|unclosed| {
+            let mark = Mark {
+                line: unclosed.line,
+                column: 1,
+            };
+            findings.fault(mark, "", "has a ${ without its } on this line; close it, or write $${");
+        })
+        .ok()?;
+    let template = match text.contains("{{") {
+        true => " (Go templates are not executed here: render the file first)",
+        false => "",
+    };
+    yaml::parse(&expanded)
+        .map_err(|message| findings.fault(Mark::default(), "", format!("not YAML: {message}{template}")))
+        .ok()
 }
 
 fn environment(name: &str) -> Option<String> {

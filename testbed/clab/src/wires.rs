@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use ipnetwork::IpNetwork;
+
 use crate::fault::Findings;
-use crate::plan::{End, LinkPlan, NodePlan, known_keys};
+use crate::plan::{End, EndSetup, LinkPlan, NodePlan};
+use crate::schema;
 use crate::yaml::{Mark, Yaml};
 
 /// Containerlab's default MTU of a link.
@@ -43,12 +46,6 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn link(&mut self, yaml: &Yaml, path: &str) -> Option<LinkPlan> {
-        known_keys(
-            yaml,
-            path,
-            &["type", "endpoints", "mtu", "labels", "vars"],
-            self.findings,
-        );
         if let Some(kind) = yaml.get("type")
             && kind.text().as_deref() != Some("veth")
         {
@@ -61,8 +58,10 @@ impl Reader<'_> {
             };
             self.findings
                 .fault(kind.mark, format!("{path}.type"), format!("{name:?} {why}"));
+            // The fields of other types would only add to that.
             return None;
         }
+        schema::LINK.read(yaml, path, self.findings);
         let mtu = mtu(yaml, path, self.findings);
         let field = format!("{path}.endpoints");
         let Some(endpoints) = yaml.get("endpoints") else {
@@ -70,14 +69,23 @@ impl Reader<'_> {
                 .fault(yaml.mark, field, "missing; write endpoints: [\"a:eth1\", \"b:eth1\"]");
             return None;
         };
-        let ends: Vec<Option<End>> = endpoints
+        let ends: Vec<Option<(End, EndSetup)>> = endpoints
             .items()
             .unwrap_or_default()
             .iter()
-            .map(|e| endpoint(e, &field, self.findings).filter(|end| self.check(end, e.mark, &field)))
+            .map(|e| endpoint(e, &field, self.findings).filter(|(end, _)| self.check(end, e.mark, &field)))
             .collect();
-        match <[Option<End>; 2]>::try_from(ends) {
-            Ok([Some(a), Some(b)]) => Some(LinkPlan { ends: [a, b], mtu }),
+        match <[Option<(End, EndSetup)>; 2]>::try_from(ends) {
+            Ok([Some((a, mut first)), Some((b, mut second))]) => {
+                for key in ["ipv4", "ipv6"] {
+                    self.addresses_in_order(yaml, key, path, [&mut first, &mut second]);
+                }
+                Some(LinkPlan {
+                    ends: [a, b],
+                    setup: [first, second],
+                    mtu,
+                })
+            }
             Ok(_) => None,
             Err(ends) => {
                 self.findings.fault(
@@ -87,6 +95,27 @@ impl Reader<'_> {
                 );
                 None
             }
+        }
+    }
+
+    /// A link's own `ipv4` and `ipv6`: an address for each end, in their order; an empty one is none.
+    fn addresses_in_order(&mut self, yaml: &Yaml, key: &str, path: &str, setups: [&mut EndSetup; 2]) {
+        let Some(value) = yaml.get(key) else { return };
+        let field = format!("{path}.{key}");
+        let items = value.items().unwrap_or_default();
+        if !(1..=2).contains(&items.len()) {
+            self.findings.fault(
+                value.mark,
+                field,
+                "write a list with an address for each end, such as [10.0.0.0/31, 10.0.0.1/31]",
+            );
+            return;
+        }
+        for (item, setup) in items.iter().zip(setups) {
+            if item.text().is_some_and(|text| text.is_empty()) {
+                continue;
+            }
+            setup.addresses.extend(address(item, key, &field, self.findings));
         }
     }
 
@@ -163,8 +192,8 @@ fn mtu(yaml: &Yaml, path: &str, findings: &mut Findings) -> u32 {
     }
 }
 
-/// `"node:interface"`, or `{node: …, interface: …}`.
-fn endpoint(yaml: &Yaml, field: &str, findings: &mut Findings) -> Option<End> {
+/// `"node:interface"`, or `{node: …, interface: …}` with what else an end can have.
+fn endpoint(yaml: &Yaml, field: &str, findings: &mut Findings) -> Option<(End, EndSetup)> {
     if let Some(text) = yaml.text() {
         let Some((node, interface)) = text.split_once(':') else {
             findings.fault(
@@ -174,20 +203,68 @@ fn endpoint(yaml: &Yaml, field: &str, findings: &mut Findings) -> Option<End> {
             );
             return None;
         };
-        return Some(End {
+        let end = End {
             node: node.to_owned(),
             interface: interface.to_owned(),
-        });
+        };
+        return Some((end, EndSetup::default()));
     }
-    known_keys(yaml, field, &["node", "interface"], findings);
+    schema::ENDPOINT.read(yaml, field, findings);
+    let mut setup = EndSetup::default();
+    if let Some(value) = yaml.get("mac") {
+        let text = value.text().unwrap_or_default().replace('-', ":").to_lowercase();
+        match is_mac(&text) {
+            true => setup.mac = Some(text),
+            false => findings.fault(
+                value.mark,
+                format!("{field}.mac"),
+                format!("{text:?} is not an interface's address; write one such as 02:00:00:00:00:01"),
+            ),
+        }
+    }
+    for key in ["ipv4", "ipv6"] {
+        if let Some(value) = yaml.get(key) {
+            let field = format!("{field}.{key}");
+            setup.addresses.extend(address(value, key, &field, findings));
+        }
+    }
     match (
         yaml.get("node").and_then(Yaml::text),
         yaml.get("interface").and_then(Yaml::text),
     ) {
-        (Some(node), Some(interface)) => Some(End { node, interface }),
+        (Some(node), Some(interface)) => Some((End { node, interface }, setup)),
         _ => {
             findings.fault(yaml.mark, field, "an end of a link needs node and interface");
             None
         }
     }
+}
+
+/// Six bytes in hexadecimal, of which the first says that one interface alone has them.
+fn is_mac(text: &str) -> bool {
+    let bytes: Vec<Option<u8>> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2))
+        .collect();
+    bytes.len() == 6 && bytes.iter().all(Option::is_some) && bytes[0].is_some_and(|first| first & 1 == 0)
+}
+
+fn address(yaml: &Yaml, family: &str, field: &str, findings: &mut Findings) -> Option<IpNetwork> {
+    let text = yaml.text().unwrap_or_default();
+    let parsed = text.parse::<IpNetwork>().ok();
+    let found = parsed.filter(|a| text.contains('/') && a.is_ipv4() == (family == "ipv4"));
+    if found.is_none() {
+        findings.fault(
+            yaml.mark,
+            field,
+            format!(
+                "{text:?} is no {family} address with the length of its prefix; write one such as {}",
+                match family {
+                    "ipv4" => "10.0.0.1/24",
+                    _ => "fd00::1/64",
+                }
+            ),
+        );
+    }
+    found
 }

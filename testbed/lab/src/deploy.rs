@@ -152,12 +152,15 @@ fn start_programs(lab: &Lab, node: &NodePlan) -> Result<(), LabError> {
     let state = lab.node(&node.name)?;
     let what = format!("starting {} in node {}", node.image, node.name);
     let path = lab.dir.join("log").join(format!("{}.log", node.name));
-    let log = File::create(&path).map_err(|e| LabError::io(what.clone(), e))?;
-    let errors = log.try_clone().map_err(|e| LabError::io(what.clone(), e))?;
+    File::create(&path).map_err(|e| LabError::io(what.clone(), e))?;
+    if let Some(script) = node.recipe.prepare_script() {
+        run_script(lab, state, script, &path, &format!("preparing node {}", node.name))?;
+    }
     if let Some(words) = &node.command {
         let (program, args) = words
             .split_first()
             .ok_or_else(|| LabError::step(what.clone(), "empty command"))?;
+        let (log, errors) = append(&path).map_err(|e| LabError::io(what, e))?;
         let mut command = lab.command(state, program);
         let mut child = lab.spawn(
             state,
@@ -169,25 +172,36 @@ fn start_programs(lab: &Lab, node: &NodePlan) -> Result<(), LabError> {
     let Some(script) = node.recipe.start_script() else {
         return Ok(());
     };
-    let mut command = lab.command(state, "/bin/sh");
+    run_script(lab, state, script, &path, &what)
+}
+
+/// Runs `script` in the node to its end; what it prints goes to the file at `log`, whose last lines tell of a failure.
+fn run_script(lab: &Lab, node: &NodeState, script: &str, log: &Path, what: &str) -> Result<(), LabError> {
+    let failed = |e| LabError::io(what, e);
+    let (out, errors) = append(log).map_err(failed)?;
+    let mut command = lab.command(node, "/bin/sh");
     command
         .args(["-c", script])
         .stdin(Stdio::null())
-        .stdout(log)
+        .stdout(out)
         .stderr(errors);
-    let status = lab
-        .spawn(state, &mut command)?
-        .wait()
-        .map_err(|e| LabError::io(what.clone(), e))?;
+    let status = lab.spawn(node, &mut command)?.wait().map_err(failed)?;
     if status.success() {
         return Ok(());
     }
-    let told = fs::read_to_string(&path).unwrap_or_default();
+    let told = fs::read_to_string(log).unwrap_or_default();
     let last: Vec<&str> = told.lines().rev().take(5).collect();
     Err(LabError::step(
         what,
         last.into_iter().rev().collect::<Vec<_>>().join("; "),
     ))
+}
+
+/// The file at `log`, to be written to its end, for standard output and for errors.
+fn append(log: &Path) -> std::io::Result<(File, File)> {
+    let out = File::options().create(true).append(true).open(log)?;
+    let errors = out.try_clone()?;
+    Ok((out, errors))
 }
 
 /// Runs the node's `exec` commands in order; a failing one is told and the next one runs.

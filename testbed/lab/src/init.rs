@@ -39,6 +39,8 @@ pub(crate) struct RootSpec {
     /// Directories that the node shares with the host as they are.
     pub(crate) shared: Vec<PathBuf>,
     pub(crate) binds: Vec<Bind>,
+    /// Contents of files of the node's own, by their paths in it.
+    pub(crate) files: BTreeMap<PathBuf, String>,
     /// Contents of /etc/hosts.
     pub(crate) hosts: String,
 }

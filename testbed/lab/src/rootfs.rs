@@ -64,6 +64,12 @@ pub(crate) fn make(spec: &RootSpec, hostname: &str) -> anyhow::Result<()> {
     }
     private_dirs(&on_host(&scratch))?;
     names(&spec.hosts, hostname, &resolv)?;
+    for (path, text) in &spec.files {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(parent)
+            .and_then(|()| fs::write(path, text))
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
     for (source, target, read_only) in sources {
         user_bind(&on_host(&source), &target, read_only)
             .with_context(|| format!("bind {}:{}", source.display(), target.display()))?;

@@ -90,6 +90,7 @@ pub(crate) fn node(plan: &Plan, node: &NodePlan, lab_dir: &Path) -> Result<Proce
         scratch: node_dir.join(".root"),
         shared: shared_dirs(lab_dir),
         binds: node.binds.clone(),
+        files: node.files.clone(),
         hosts: hosts(plan),
     });
     let prepare = || {
@@ -105,7 +106,7 @@ pub(crate) fn node(plan: &Plan, node: &NodePlan, lab_dir: &Path) -> Result<Proce
         lab_dir,
         &node.name,
         &InitSpec {
-            hostname: node.name.clone(),
+            hostname: node.hostname.clone(),
             root,
             sysctls,
         },

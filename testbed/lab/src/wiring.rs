@@ -73,14 +73,21 @@ pub(crate) fn node(plan: &Plan, node: &NodePlan, process: ProcessId) -> Result<(
         ));
         batch.add(format!("link set {} up", segment_name(&node.name)));
     }
-    let ends = plan.links.iter().flat_map(|l| &l.ends).filter(|e| e.node == node.name);
-    for end in ends {
+    let ends = plan.links.iter().flat_map(|link| link.ends.iter().zip(&link.setup));
+    for (end, setup) in ends.filter(|(end, _)| end.node == node.name) {
         if node.kind == NodeKind::Bridge {
             batch.add(format!(
                 "link set {} master {}",
                 end.interface,
                 segment_name(&node.name)
             ));
+        }
+        if let Some(mac) = &setup.mac {
+            batch.add(format!("link set {} address {mac}", end.interface));
+        }
+        for address in setup.addresses.iter().filter(|a| a.is_ipv4() || ipv6()) {
+            let nodad = if address.is_ipv6() { " nodad" } else { "" };
+            batch.add(format!("address add {address} dev {}{nodad}", end.interface));
         }
         batch.add(format!("link set {} up", end.interface));
     }

@@ -3,6 +3,7 @@
 mod faults;
 mod harness;
 mod pods;
+mod routers;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -20,9 +20,23 @@ fn told(text: &str) -> Vec<String> {
 
 #[rstest::rstest]
 #[case::unknown_kind(
-    "name: x\ntopology:\n  nodes:\n    r1:\n      kind: frr\n",
-    ":5:13: topology.nodes.r1.kind: unknown kind \"frr\"; known here: linux, bridge (a router is kind linux with an image \
-     such as quay.io/frrouting/frr; vendors' kinds need containerlab itself)"
+    "name: x\ntopology:\n  nodes:\n    r1:\n      kind: arista_ceos\n      startup-config: r1.cfg\n",
+    ":5:13: topology.nodes.r1.kind: unknown kind \"arista_ceos\"; known here: linux, bridge, frr (another router is kind linux \
+     with its image; vendors' kinds need containerlab itself)"
+)]
+#[case::unknown_daemon(
+    "name: x\ntopology:\n  nodes:\n    r1: {kind: frr, image: frr, extras: {frr: {daemons: [bgp]}}}\n",
+    ":4:57: topology.nodes.r1.extras.frr.daemons: \"bgp\" is no daemon of FRR; known here: bgpd, ospfd, ospf6d, ripd, ripngd, \
+     isisd, pimd, pim6d, ldpd, nhrpd, eigrpd, babeld, pbrd, bfdd, fabricd, vrrpd, pathd"
+)]
+#[case::open_brace(
+    "name: x\ntopology:\n  nodes:\n    a: {kind: linux, image: alpine, exec: ['echo ${A']}\n",
+    ":4:1: has a ${ without its } on this line; close it, or write $${"
+)]
+#[case::far_from_any_field(
+    "name: x\nmgmt: {k8s: 1}\ntopology: {nodes: {a: {kind: linux, image: alpine}}}\n",
+    ":2:8: mgmt.k8s: unknown field; known here: network, bridge, ipv4-subnet, ipv6-subnet, ipv4-gw, ipv6-gw, ipv4-range, \
+     ipv6-range, mtu, external-access, skip-when-unused, driver-opts, driver, macvlan-parent, macvlan-mode, macvlan-aux"
 )]
 #[case::host_kind(
     "name: x\ntopology:\n  nodes:\n    h: {kind: host}\n",
@@ -78,6 +92,15 @@ fn one_fault_is_one_message(#[case] text: &str, #[case] want: &str) {
 #[case::management(
     "[{endpoints: ['a:eth0', 'b:eth1']}]",
     ":8:24: topology.links[0].endpoints: eth0 of a is its management interface; use eth1, or give the node network-mode: none"
+)]
+#[case::address_without_prefix(
+    "[{endpoints: ['a:eth1', 'b:eth1'], ipv4: [10.0.0.1, 10.0.0.2/24]}]",
+    ":8:52: topology.links[0].ipv4: \"10.0.0.1\" is no ipv4 address with the length of its prefix; write one such as 10.0.0.1/24"
+)]
+#[case::group_address(
+    "[{endpoints: [{node: a, interface: eth1, mac: '01:00:00:00:00:01'}, 'b:eth1']}]",
+    ":8:56: topology.links[0].endpoints.mac: \"01:00:00:00:00:01\" is not an interface's address; write one such as \
+     02:00:00:00:00:01"
 )]
 #[case::one_end(
     "[{endpoints: ['a:eth1']}]",
