@@ -4,6 +4,7 @@ mod bad_input;
 mod demo;
 mod interrupted;
 mod lab;
+mod surroundings;
 
 use std::{
     thread,

@@ -54,7 +54,7 @@ impl ClusterLab {
         self.apply_file(&repository().join("testbed/tests/it/cluster").join(manifest));
     }
 
-    fn apply_file(&self, path: &Path) {
+    pub(crate) fn apply_file(&self, path: &Path) {
         self.shell.kubectl(&["apply", "-f", &path.to_string_lossy()]).unwrap();
     }
 
