@@ -67,6 +67,13 @@ pub struct NodePlace {
 }
 
 impl NodePlace {
+    /// A name that no other node has, of this cluster or another.
+    pub fn unique_name(&self) -> String {
+        let cluster = self.dir.ancestors().nth(2).unwrap_or(Path::new("/"));
+        let [cluster, node] = [cluster, &self.dir].map(|dir| dir.file_name().unwrap_or_default().to_string_lossy());
+        format!("margay-lab-{cluster}-{node}")
+    }
+
     /// The node's disk: what it keeps when it is switched off.
     pub fn disk(&self) -> PathBuf {
         self.dir.join("disk")
@@ -126,5 +133,20 @@ impl NodePlace {
             std::io::Write::write_all(&mut options.open(&path)?, text.as_bytes())
         };
         write().with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_of_one_name_share_nothing() {
+        let [one, other] = ["/run/margay-lab/kube", "/tmp/labs/kube"].map(|dir| Place::of(Path::new(dir)));
+        assert_ne!(one.dir(), other.dir());
+        let names = [&one, &other].map(|place| place.node("node1").unique_name());
+        assert_ne!(names[0], names[1]);
+        assert_ne!(names[0], one.node("node2").unique_name());
+        assert!(names[0].starts_with("margay-lab-kube-"), "{}", names[0]);
     }
 }

@@ -81,7 +81,7 @@ impl Machine {
         command
             .arg(SUBCOMMAND)
             .args([self.place.machine_file(), self.place.cgroups_file()])
-            .arg(group_name(&self.lab, name))
+            .arg(self.place.unique_name())
             .current_dir("/")
             .env_clear()
             .stdin(Stdio::null())
@@ -285,11 +285,6 @@ fn find(subcommand: &str, file: &str) -> Vec<ProcessId> {
     let of = margay_lab::process::find_by_args;
     let by_file = of(&[file]);
     of(&[subcommand]).into_iter().filter(|p| by_file.contains(p)).collect()
-}
-
-/// The name of a machine's control groups.
-fn group_name(lab: &Lab, node: &str) -> String {
-    format!("margay-lab-{}-{node}", lab.state.name)
 }
 
 fn words(text: &str) -> Vec<String> {
