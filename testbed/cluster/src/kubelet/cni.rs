@@ -119,6 +119,25 @@ pub(crate) async fn del(dirs: &Dirs, config: &Value, result: Option<&Value>, at:
     Ok(())
 }
 
+/// CHECK through every plugin of the list, unless its version knows none or it says not to. `result` is that of the ADD.
+pub(crate) async fn check(dirs: &Dirs, config: &Value, result: &Value, at: &Attachment) -> Result<(), CniError> {
+    if !is_checked(config) {
+        return Ok(());
+    }
+    for plugin in plugins(config) {
+        invoke(dirs, "CHECK", config, plugin, Some(result), at).await?;
+    }
+    Ok(())
+}
+
+/// CHECK came with version 0.4.0 of the specification.
+fn is_checked(config: &Value) -> bool {
+    let version = config["cniVersion"].as_str().unwrap_or("0.1.0");
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (0, 4) && config["disableCheck"] != true
+}
+
 fn plugins(config: &Value) -> impl DoubleEndedIterator<Item = &Value> {
     config["plugins"].as_array().into_iter().flatten()
 }
@@ -265,6 +284,32 @@ mod tests {
         );
         let error = add(&dirs, &config, &attachment()).await.unwrap_err();
         assert_eq!(error.to_string(), "CNI plugin fake failed with code 11: later: agent");
+    }
+
+    #[rstest::rstest]
+    #[case(json!({"cniVersion": "1.1.0"}), true)]
+    #[case(json!({"cniVersion": "0.4.0"}), true)]
+    #[case(json!({"cniVersion": "0.3.1"}), false)]
+    #[case(json!({}), false)]
+    #[case(json!({"cniVersion": "1.0.0", "disableCheck": true}), false)]
+    fn check_is_asked_where_it_is_known(#[case] config: Value, #[case] want: bool) {
+        assert_eq!(is_checked(&config), want);
+    }
+
+    #[tokio::test]
+    async fn a_check_is_given_the_adds_result_and_its_failure_counts() {
+        let (_keep, dirs) = dirs(
+            "#!/bin/sh\ncat >\"$CNI_PATH/in\"\n[ $CNI_COMMAND = CHECK ] || exit 0\necho '{\"code\":100,\"msg\":\"gone\"}'; exit 1\n",
+        );
+        let config = json!({"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "fake"}]});
+        let error = check(&dirs, &config, &json!({"ips": [1]}), &attachment())
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), "CNI plugin fake failed with code 100: gone");
+        let seen: Value = serde_json::from_str(&std::fs::read_to_string(dirs.bin.join("in")).unwrap()).unwrap();
+        assert_eq!(seen["prevResult"], json!({"ips": [1]}));
+        let unchecked = json!({"cniVersion": "0.3.1", "name": "net", "plugins": [{"type": "fake"}]});
+        check(&dirs, &unchecked, &Value::Null, &attachment()).await.unwrap();
     }
 
     #[test]

@@ -14,7 +14,7 @@ use margay_testkit::{needs, programs};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Makes a veth with an address out of 10.200.0.0/24; DELs are counted in a file.
+/// Makes a veth with an address out of 10.200.0.0/24; DELs are counted in a file, and CHECKs in another.
 const PLUGIN: &str = r#"#!/bin/sh
 cat >/dev/null
 host=veth$(echo "$CNI_CONTAINERID" | cut -c1-8)
@@ -30,6 +30,7 @@ ADD)
     ip link set "$host" up; ip route add "10.200.0.$n" dev "$host"
     echo 1 >"/proc/sys/net/ipv4/conf/$host/proxy_arp"
     echo "{\"cniVersion\":\"1.1.0\",\"ips\":[{\"address\":\"10.200.0.$n/32\"}]}" ;;
+CHECK) echo "$CNI_CONTAINERID" >>/run/checked ;;
 DEL) ip link del "$host" 2>/dev/null; echo "$CNI_CONTAINERID" >>/run/deleted ;;
 esac
 "#;
@@ -309,25 +310,22 @@ fn a_pod_lives_as_its_object_says() {
         before,
         "adopted, not restarted"
     );
-    let deleted = || {
-        pods.run(&[
-            "exec",
-            "-t",
-            &pods.lab.file,
-            "n1",
-            "--",
-            "sh",
-            "-c",
-            "cat /run/deleted 2>/dev/null | wc -l",
-        ])
+    let asked = |file: &str| {
+        let lines = format!("sort /run/{file} 2>/dev/null");
+        let told = pods.run(&["exec", "-t", &pods.lab.file, "n1", "--", "sh", "-c", &lines]);
+        told.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    wait("the deleted pod's network is taken away", LIMIT, || {
-        if deleted().trim() == "1" {
-            Ok(())
-        } else {
-            Err(deleted())
+    wait("the deleted pod's network is taken away, twice", LIMIT, || {
+        let deleted = asked("deleted");
+        match deleted.as_slice() {
+            [first, second] if first == second => Ok(()),
+            _ => Err(format!("{deleted:?}")),
         }
     });
+    assert!(
+        asked("checked").contains(&asked("deleted")[0]),
+        "the runtime asks CHECK for what it attached"
+    );
 
     // Deletion ends processes, network and object, in that order; a killed process comes back.
     let kill = [

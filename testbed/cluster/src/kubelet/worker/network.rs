@@ -42,26 +42,25 @@ impl Worker {
         sandbox::create(&self.context.netns_dir, &id)?;
         let result = cni::add(&self.context.cni, &config, &self.attachment()).await?;
         if let Some(sandbox) = &mut self.checkpoint.sandbox {
-            sandbox.result = Some(result);
+            sandbox.result = Some(result.clone());
         }
         self.checkpoint.save(&self.context.pods_dir)?;
+        // Other runtimes ask at any time; here a fault of CHECK is seen at once.
+        cni::check(&self.context.cni, &config, &result, &self.attachment()).await?;
         info!(pod = self.name(), ips = self.checkpoint.ips().join(","), "attached");
         Ok(())
     }
 
-    /// DEL and the end of the network namespace, when there is one.
+    /// DEL and the end of the network namespace, when there is one; then DEL once more, as runtimes do that cannot know
+    /// whether the first one came to its end.
     pub(super) async fn detach(&mut self) -> anyhow::Result<()> {
         let Some(sandbox) = self.checkpoint.sandbox.clone() else {
             return Ok(());
         };
-        cni::del(
-            &self.context.cni,
-            &sandbox.config,
-            sandbox.result.as_ref(),
-            &self.attachment(),
-        )
-        .await?;
+        let (dirs, attachment) = (&self.context.cni, self.attachment());
+        cni::del(dirs, &sandbox.config, sandbox.result.as_ref(), &attachment).await?;
         sandbox::delete(&sandbox.netns)?;
+        cni::del(dirs, &sandbox.config, sandbox.result.as_ref(), &attachment).await?;
         self.checkpoint.sandbox = None;
         self.checkpoint.save(&self.context.pods_dir)?;
         Ok(())
