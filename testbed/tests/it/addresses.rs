@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
-    path::Path,
+    net::{IpAddr, TcpListener},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -11,14 +11,14 @@ use std::{
     time::SystemTime,
 };
 
+use margay_apiserver::{Config, Server};
 use margay_ipam::{
     Allocator, Attributes, Request,
     store::{Resource, Settings, Store, StoreError, Stored},
 };
 use margay_node::kube::{Api, client::ApiAddress, ipam_store::KubeStore};
+use margay_testkit::{repository, shell::Shell};
 use serde_json::{Value, json};
-
-use super::support::{Client, start};
 
 const WRITERS: usize = 6;
 const ROUNDS: usize = 25;
@@ -113,8 +113,11 @@ async fn write(store: Watched, writer: usize, held: Arc<Mutex<BTreeMap<IpAddr, S
 }
 
 /// What the API server's objects contradict, read without the code under test.
-fn contradictions(client: &Client, held: &BTreeMap<IpAddr, String>) -> Vec<String> {
-    let list = |plural: &str| client.get(&format!("/apis/projectcalico.org/v3/{plural}")).ok()["items"].take();
+fn contradictions(shell: &Shell, held: &BTreeMap<IpAddr, String>) -> Vec<String> {
+    let list = |plural: &str| -> Value {
+        let text = shell.kubectl(&["get", plural, "-o", "json"]).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["items"].take()
+    };
     let mut wrong = Vec::new();
     let mut holders = BTreeMap::new();
     let mut owners = BTreeMap::new();
@@ -153,23 +156,27 @@ fn contradictions(client: &Client, held: &BTreeMap<IpAddr, String>) -> Vec<Strin
 
 /// Lets all write at once; the conflicts they had, and what went wrong.
 fn run(blind: bool) -> (usize, Vec<String>) {
-    let (server, client) = start();
-    let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
-    for file in std::fs::read_dir(crds).unwrap().flatten() {
-        let crd: Value = serde_saphyr::from_str(&std::fs::read_to_string(file.path()).unwrap()).unwrap();
-        client
-            .post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &crd)
-            .ok();
-    }
-    let pool = json!({
-        "apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "small"},
-        "spec": {"cidr": "10.60.0.0/25", "blockSize": 29},
-    });
-    client.post("/apis/projectcalico.org/v3/ippools", &pool).ok();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server::start(Config::new(vec![listener], "test")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
     let url = format!("https://{}", server.addresses()[0]);
     std::fs::write(&kubeconfig, server.kubeconfig(&url)).unwrap();
+    let shell = Shell {
+        bin: PathBuf::new(),
+        topology: PathBuf::new(),
+        kubeconfig: Some(kubeconfig.clone()),
+        labs_dir: None,
+    };
+    let pool = dir.path().join("pool.json");
+    let object = json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "small"},
+        "spec": {"cidr": "10.60.0.0/25", "blockSize": 29},
+    });
+    std::fs::write(&pool, object.to_string()).unwrap();
+    for manifest in [&repository().join("deploy/crds"), &pool] {
+        shell.kubectl(&["apply", "-f", &manifest.to_string_lossy()]).unwrap();
+    }
     let _ = rustls::crypto::ring::default_provider().install_default();
     let conflicts = Arc::new(AtomicUsize::new(0));
     let held = Arc::new(Mutex::new(BTreeMap::new()));
@@ -195,7 +202,7 @@ fn run(blind: bool) -> (usize, Vec<String>) {
         }
         wrong
     });
-    wrong.extend(contradictions(&client, &held.lock().unwrap()));
+    wrong.extend(contradictions(&shell, &held.lock().unwrap()));
     let conflicts = conflicts.load(Ordering::Relaxed);
     println!(
         "{WRITERS} writers, {} addresses held, {conflicts} conflicts: {wrong:?}",
