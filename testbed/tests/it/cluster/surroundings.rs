@@ -18,7 +18,12 @@ impl ClusterLab {
     /// What the agent of `node` says of itself.
     fn status(&self, node: &str) -> Result<Value> {
         let socket = ["--unix-socket", "/run/margay/control.sock"];
-        let curl = [&["curl", "-sS", "--fail-with-body"], &socket[..], &["http://agent/v1/status"]].concat();
+        let curl = [
+            &["curl", "-sS", "--fail-with-body"],
+            &socket[..],
+            &["http://agent/v1/status"],
+        ]
+        .concat();
         Ok(serde_json::from_str(&self.shell.in_node(node, &curl)?)?)
     }
 
@@ -37,10 +42,7 @@ fn an_agent_does_without_an_optional_resource_until_it_comes() {
         return;
     }
     let lab = ClusterLab::up("optional");
-    wait_for("node1 has its sessions", READY, || {
-        lab.has_sessions("node1")
-    })
-    .unwrap();
+    wait_for("node1 has its sessions", READY, || lab.has_sessions("node1")).unwrap();
     lab.shell.kubectl(&["delete", "crd", CRD]).unwrap();
     lab.agent("kill", "node1");
     // Nor does an earlier run help.
