@@ -3,6 +3,7 @@
 mod bad_input;
 mod demo;
 mod interrupted;
+mod ipv6_only;
 mod lab;
 mod surroundings;
 

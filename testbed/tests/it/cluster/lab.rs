@@ -8,21 +8,26 @@ use margay_testkit::{programs, repository};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// `two-racks` in a state directory of its own, so that labs of other tests do not meet it.
+/// A lab in a state directory of its own, so that labs of other tests do not meet it.
 pub(crate) struct ClusterLab {
     pub(crate) shell: Shell,
     dir: TempDir,
 }
 
 impl ClusterLab {
-    /// No lab yet.
+    /// `two-racks`, not deployed yet.
     pub(crate) fn empty(name: &str) -> Self {
+        Self::of(name, "two-racks")
+    }
+
+    /// Of this topology, not deployed yet.
+    pub(crate) fn of(name: &str, topology: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix(&format!("margay-{name}-"))
             .tempdir()
             .unwrap();
         let bin = programs::dir();
-        let topology = repository().join("testbed/topologies/two-racks.clab.yml");
+        let topology = repository().join(format!("testbed/topologies/{topology}.clab.yml"));
         let labs_dir = Some(dir.path().join("labs"));
         Self {
             shell: Shell {
@@ -38,15 +43,20 @@ impl ClusterLab {
     /// Deployed, with the API server, agents and pod runners, and the example's pools and BGP peers.
     pub(crate) fn up(name: &str) -> Self {
         let mut lab = Self::empty(name);
-        lab.shell.lab(&["deploy"], &[]).unwrap();
-        lab.shell.lab(&["cluster", "up"], &[]).unwrap();
-        let inspected: Value = serde_json::from_str(&lab.shell.lab(&["inspect"], &["-o", "json"]).unwrap()).unwrap();
-        lab.shell.kubeconfig = Some(inspected["kubeconfig"].as_str().expect("a kubeconfig").into());
+        lab.deploy();
         lab.apply_file(&repository().join("deploy/examples/two-racks/network.yaml"));
         for node in ["node1", "node2", "node3"] {
             lab.wait_agent_ready(node, Duration::from_secs(60));
         }
         lab
+    }
+
+    /// Deploys it, with the API server, agents and pod runners.
+    pub(crate) fn deploy(&mut self) {
+        self.shell.lab(&["deploy"], &[]).unwrap();
+        self.shell.lab(&["cluster", "up"], &[]).unwrap();
+        let inspected: Value = serde_json::from_str(&self.shell.lab(&["inspect"], &["-o", "json"]).unwrap()).unwrap();
+        self.shell.kubeconfig = Some(inspected["kubeconfig"].as_str().expect("a kubeconfig").into());
     }
 
     /// Applies a manifest of `testbed/tests/it/cluster`.
@@ -88,6 +98,18 @@ impl ClusterLab {
         .unwrap();
     }
 
+    /// What the agent of `node` says of itself.
+    pub(crate) fn status(&self, node: &str) -> anyhow::Result<Value> {
+        let socket = ["--unix-socket", "/run/margay/control.sock"];
+        let curl = [
+            &["curl", "-sS", "--fail-with-body"],
+            &socket[..],
+            &["http://agent/v1/status"],
+        ]
+        .concat();
+        Ok(serde_json::from_str(&self.shell.in_node(node, &curl)?)?)
+    }
+
     /// The first address of a pod.
     pub(crate) fn pod_address(&self, namespace: &str, pod: &str) -> String {
         self.shell
@@ -111,11 +133,8 @@ impl ClusterLab {
 impl ClusterLab {
     /// What a person needs to understand a failure: the last words of every program of the lab.
     fn print_logs(&self) {
-        let logs = self
-            .shell
-            .labs_dir
-            .iter()
-            .flat_map(|labs| fs::read_dir(labs.join("two-racks/log")));
+        let labs = self.shell.labs_dir.iter().flat_map(fs::read_dir).flatten().flatten();
+        let logs = labs.flat_map(|lab| fs::read_dir(lab.path().join("log")));
         for log in logs.flatten().flatten() {
             let text = fs::read_to_string(log.path()).unwrap_or_default();
             let lines: Vec<_> = text.lines().collect();

@@ -15,18 +15,6 @@ impl ClusterLab {
         Ok(serde_json::from_str(&self.shell.kubectl(arguments)?)?)
     }
 
-    /// What the agent of `node` says of itself.
-    fn status(&self, node: &str) -> Result<Value> {
-        let socket = ["--unix-socket", "/run/margay/control.sock"];
-        let curl = [
-            &["curl", "-sS", "--fail-with-body"],
-            &socket[..],
-            &["http://agent/v1/status"],
-        ]
-        .concat();
-        Ok(serde_json::from_str(&self.shell.in_node(node, &curl)?)?)
-    }
-
     /// Fails unless `node` has a session of each family with its router.
     fn has_sessions(&self, node: &str) -> Result<Value> {
         let status = self.status(node)?;
