@@ -26,8 +26,8 @@ pub use config::{AllowAction, Config, EndpointToHost};
 pub use delta::{Delta, SetChange};
 pub(crate) use names::{CHAIN_PREFIX, parse_policy_set, set_prefix};
 pub use ruleset::{
-    Builtin, Chain, ChainName, Connection, Entry, Family, Hook, Interface, IpSet, IpSetKind, Lookup, Match, Position,
-    Rule, Ruleset, SetName, Table, TableRules, Target,
+    Builtin, Chain, ChainName, Connection, Entry, Family, Hooks, Interface, IpSet, IpSetKind, Lookup, Match, Rule,
+    Ruleset, SetName, Table, TableRules, Target,
 };
 
 /// Keeps the [`Ruleset`] of a node.
@@ -242,7 +242,7 @@ impl Renderer {
         }
         let ours = self.ruleset.tables.entry((family, table)).or_default();
         if ours.hooks != rules.hooks {
-            let gone: Vec<_> = ours.hooks.values().map(|hook| hook.chain.clone()).collect();
+            let gone: Vec<_> = ours.hooks.values().flat_map(Hooks::chains).cloned().collect();
             ours.hooks = rules.hooks;
             delta.hooks.insert((family, table));
             for chain in gone.into_iter().filter(|chain| !rules.chains.contains_key(chain)) {

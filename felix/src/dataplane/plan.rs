@@ -10,10 +10,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::snapshot::{Snapshot, TableSnapshot};
+use super::snapshot::{BuiltinSnapshot, Snapshot, TableSnapshot};
 use super::text::{Line, chain_lines, create, entry, hook_line};
 use crate::render::{
-    Builtin, Chain, ChainName, Delta, Family, Hook, Position, Ruleset, SetChange, SetName, Table, TableRules,
+    Builtin, Chain, ChainName, Delta, Family, Hooks, Ruleset, SetChange, SetName, Table, TableRules,
 };
 
 /// Input for the tools, in the order in which it is written. Empty parts are not written at all.
@@ -154,22 +154,16 @@ impl TableEdit {
                 edit.write(name, &lines);
             }
         }
-        for (&builtin, hooks) in &there.hooks {
-            let wanted = wanted.hooks.get(&builtin);
-            let right = wanted.is_some_and(|hook| {
-                let in_place = hook.position == Position::Appended || hooks[0].position == 0;
-                hooks.len() == 1 && hooks[0].hash == Some(hook_line(builtin, hook).hash) && in_place
-            });
-            if !right {
-                hooks.iter().for_each(|hook| edit.unhook(builtin, &hook.spec));
-                wanted.iter().for_each(|hook| edit.hook(builtin, hook));
+        let (no_hooks, nothing) = (Hooks::default(), BuiltinSnapshot::default());
+        let builtins: BTreeSet<_> = wanted.hooks.keys().chain(there.builtins.keys()).collect();
+        for &builtin in builtins {
+            let wanted = wanted.hooks.get(&builtin).unwrap_or(&no_hooks);
+            let there = there.builtins.get(&builtin).unwrap_or(&nothing);
+            if !in_place(builtin, wanted, there) {
+                there.hooks.iter().for_each(|hook| edit.unhook(builtin, &hook.spec));
+                edit.hook(builtin, wanted);
             }
         }
-        let missing = wanted
-            .hooks
-            .iter()
-            .filter(|(builtin, _)| !there.hooks.contains_key(builtin));
-        missing.for_each(|(&builtin, hook)| edit.hook(builtin, hook));
         let unwanted = there
             .chains
             .keys()
@@ -190,13 +184,16 @@ impl TableEdit {
         writeln!(self.deletions, "-X {name}").expect("a String takes everything");
     }
 
-    fn hook(&mut self, builtin: Builtin, hook: &Hook) {
-        let line = hook_line(builtin, hook);
-        let verb = match hook.position {
-            Position::First => format!("-I {builtin} 1"),
-            Position::Appended => format!("-A {builtin}"),
-        };
-        writeln!(self.hooks, "{verb} {}", line.spec).expect("a String takes everything");
+    fn hook(&mut self, builtin: Builtin, hooks: &Hooks) {
+        // Each goes before the one that was written before it.
+        for chain in hooks.first.iter().rev() {
+            let line = hook_line(builtin, chain);
+            writeln!(self.hooks, "-I {builtin} 1 {}", line.spec).expect("a String takes everything");
+        }
+        for chain in &hooks.last {
+            let line = hook_line(builtin, chain);
+            writeln!(self.hooks, "-A {builtin} {}", line.spec).expect("a String takes everything");
+        }
     }
 
     fn unhook(&mut self, builtin: Builtin, spec: &str) {
@@ -216,6 +213,20 @@ impl TableEdit {
         } = self;
         format!("*{table}\n{declarations}{rules}{hooks}{deletions}COMMIT\n")
     }
+}
+
+/// Whether the hooks, and no others of ours, stand where they should among the rules of others.
+fn in_place(builtin: Builtin, wanted: &Hooks, there: &BuiltinSnapshot) -> bool {
+    let end = there.length - wanted.last.len().min(there.length);
+    let positions = (0..wanted.first.len()).chain(end..);
+    wanted.chains().count() == there.hooks.len()
+        && wanted
+            .chains()
+            .zip(positions)
+            .zip(&there.hooks)
+            .all(|((chain, position), hook)| {
+                hook.position == position && hook.hash.as_ref() == Some(&hook_line(builtin, chain).hash)
+            })
 }
 
 fn same_rules(lines: &[Line], hashes: &[Option<String>], chain: &Chain) -> bool {

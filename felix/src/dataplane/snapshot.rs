@@ -21,10 +21,19 @@ pub(super) struct Snapshot {
 pub(super) struct TableSnapshot {
     /// Our chains, each with its rules' hashes; `None` for a rule that has none.
     pub(super) chains: BTreeMap<String, Vec<Option<String>>>,
-    /// Our rules in built-in chains.
-    pub(super) hooks: BTreeMap<Builtin, Vec<HookSnapshot>>,
+    /// The built-in chains that have rules.
+    pub(super) builtins: BTreeMap<Builtin, BuiltinSnapshot>,
     /// Rules of others.
     pub(super) foreign: usize,
+}
+
+/// What is ours in a built-in chain, and how long that is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct BuiltinSnapshot {
+    /// Our rules.
+    pub(super) hooks: Vec<HookSnapshot>,
+    /// How many rules it has, ours included.
+    pub(super) length: usize,
 }
 
 /// A rule of ours in a built-in chain.
@@ -52,11 +61,9 @@ impl Snapshot {
     /// Adds what `iptables-save` or `ip6tables-save` printed.
     pub(super) fn read_tables(&mut self, family: Family, saved: &str) {
         let mut table = None;
-        let mut lengths: BTreeMap<&str, usize> = BTreeMap::new();
         for line in saved.lines() {
             if let Some(name) = line.strip_prefix('*') {
                 table = Table::ALL.into_iter().find(|table| table.to_string() == name);
-                lengths.clear();
                 if let Some(table) = table {
                     self.tables.entry((family, table)).or_default();
                 }
@@ -70,9 +77,7 @@ impl Snapshot {
                     ours.chains.entry(name.to_owned()).or_default();
                 }
             } else if let Some((chain, spec)) = line.strip_prefix("-A ").and_then(|rest| rest.split_once(' ')) {
-                let position = lengths.entry(chain).or_default();
-                ours.read_rule(chain, spec, *position);
-                *position += 1;
+                ours.read_rule(chain, spec);
             }
         }
     }
@@ -118,12 +123,12 @@ impl Snapshot {
     pub(super) fn has_our_rules(&self) -> bool {
         self.tables
             .values()
-            .any(|table| !table.chains.is_empty() || !table.hooks.is_empty())
+            .any(|table| !table.chains.is_empty() || table.builtins.values().any(|of| !of.hooks.is_empty()))
     }
 }
 
 impl TableSnapshot {
-    fn read_rule(&mut self, chain: &str, spec: &str, position: usize) {
+    fn read_rule(&mut self, chain: &str, spec: &str) {
         let hash = hash_of(spec);
         if chain.starts_with(CHAIN_PREFIX) {
             self.chains.entry(chain.to_owned()).or_default().push(hash);
@@ -133,17 +138,21 @@ impl TableSnapshot {
         let into_ours = words()
             .zip(words().skip(1))
             .any(|(verb, target)| ["-j", "-g"].contains(&verb) && target.starts_with(CHAIN_PREFIX));
-        match builtin(chain) {
-            Some(builtin) if hash.is_some() || into_ours => {
-                let hook = HookSnapshot {
-                    hash,
-                    spec: spec.to_owned(),
-                    position,
-                };
-                self.hooks.entry(builtin).or_default().push(hook);
-            }
-            Some(_) | None => self.foreign += 1,
+        let Some(builtin) = builtin(chain) else {
+            self.foreign += 1;
+            return;
+        };
+        let builtin = self.builtins.entry(builtin).or_default();
+        if hash.is_some() || into_ours {
+            builtin.hooks.push(HookSnapshot {
+                hash,
+                spec: spec.to_owned(),
+                position: builtin.length,
+            });
+        } else {
+            self.foreign += 1;
         }
+        builtin.length += 1;
     }
 }
 
@@ -195,15 +204,16 @@ mod tests {
         let filter = &snapshot.tables[&(Family::V4, Table::Filter)];
         assert_eq!(filter.chains["mgy-FORWARD"], [Some("4567".to_owned()), None]);
         assert!(filter.chains["mgy-empty"].is_empty());
-        let forward = &filter.hooks[&Builtin::Forward];
-        assert_eq!((forward[0].hash.as_deref(), forward[0].position), (Some("0123"), 1));
+        let forward = &filter.builtins[&Builtin::Forward];
+        let hook = &forward.hooks[0];
+        assert_eq!((hook.hash.as_deref(), hook.position, forward.length), (Some("0123"), 1, 2));
         assert_eq!(
-            forward[0].spec,
+            hook.spec,
             "-m comment --comment \"mgy:0123 a note\" -j mgy-FORWARD"
         );
-        assert_eq!(filter.hooks[&Builtin::Input][0].hash, None);
+        assert_eq!(filter.builtins[&Builtin::Input].hooks[0].hash, None);
         assert_eq!(snapshot.foreign_rules(), 2);
-        assert!(!filter.hooks.contains_key(&Builtin::Output));
+        assert!(filter.builtins[&Builtin::Output].hooks.is_empty());
     }
 
     #[test]

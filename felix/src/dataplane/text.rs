@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use sha2::{Digest, Sha256};
 
 use crate::render::{
-    Builtin, Chain, ChainName, Connection, Entry, Family, Hook, Interface, IpSet, Lookup, Match, Rule, SetName, Target,
+    Builtin, Chain, ChainName, Connection, Entry, Family, Interface, IpSet, Lookup, Match, Rule, SetName, Target,
 };
 
 /// What the comment of each of our rules starts with; the rule's hash follows.
@@ -32,10 +32,10 @@ pub(super) fn chain_lines(name: &ChainName, chain: &Chain) -> Vec<Line> {
 }
 
 /// The rule that a hook is.
-pub(super) fn hook_line(builtin: Builtin, hook: &Hook) -> Line {
+pub(super) fn hook_line(builtin: Builtin, chain: &ChainName) -> Line {
     let rule = Rule {
         matches: Vec::new(),
-        target: Target::Jump(hook.chain.clone()),
+        target: Target::Jump(chain.clone()),
         note: None,
     };
     line(&builtin.to_string(), &rule)
@@ -78,6 +78,7 @@ fn match_text(r#match: &Match) -> String {
         Match::OutInterface(interface) => format!("-o {} ", interface_text(interface)),
         Match::Source(net) => format!("-s {net} "),
         Match::Destination(net) => format!("-d {net} "),
+        Match::LocalSource => "-m addrtype --src-type LOCAL ".to_owned(),
         Match::Protocol(protocol) => format!("-p {protocol} "),
         Match::Icmpv6Type(kind) => format!("-m icmp6 --icmpv6-type {kind} "),
         Match::DestinationPorts(ranges) => {

@@ -92,8 +92,8 @@ impl fmt::Display for Table {
 pub struct TableRules {
     /// Our chains.
     pub chains: BTreeMap<ChainName, Chain>,
-    /// The only rules that we have in chains that are not ours; at most one for each of those.
-    pub hooks: BTreeMap<Builtin, Hook>,
+    /// The only rules that we have in chains that are not ours.
+    pub hooks: BTreeMap<Builtin, Hooks>,
 }
 
 /// A chain that the kernel itself calls.
@@ -123,22 +123,20 @@ impl fmt::Display for Builtin {
     }
 }
 
-/// The rule that leads from a built-in chain into ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hook {
-    /// Where it stands among the rules of others.
-    pub position: Position,
-    /// The chain that it jumps to, whatever the packet.
-    pub chain: ChainName,
+/// The rules that lead from a built-in chain into ours: each jumps to one, whatever the packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Chains that are called before every rule of others, in this order.
+    pub first: Vec<ChainName>,
+    /// Chains that are called after every rule of others, in this order.
+    pub last: Vec<ChainName>,
 }
 
-/// A place in a chain that others use too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Position {
-    /// Before every other rule.
-    First,
-    /// After the rules that were there when it was written.
-    Appended,
+impl Hooks {
+    /// All chains that are called, in the order in which a packet meets them.
+    pub fn chains(&self) -> impl Iterator<Item = &ChainName> {
+        self.first.iter().chain(&self.last)
+    }
 }
 
 /// The name of one of our chains: `mgy-…`, at most 28 characters.
@@ -180,6 +178,8 @@ pub enum Match {
     Source(IpNetwork),
     /// Its destination is in the range.
     Destination(IpNetwork),
+    /// Its source is an address of this node's own.
+    LocalSource,
     /// Its protocol.
     Protocol(Protocol),
     /// Its ICMPv6 type.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use margay_felix::model::Protocol;
 use margay_felix::render::{
-    Builtin, ChainName, Connection, Entry, Family, Interface, IpSetKind, Lookup, Match, Rule, Ruleset, Table, Target,
+    Builtin, ChainName, Connection, Entry, Family, Hooks, Interface, IpSetKind, Lookup, Match, Rule, Ruleset, Table, Target,
 };
 
 /// The first packet of a connection.
@@ -20,6 +20,8 @@ pub(crate) struct Packet {
     pub(crate) port: u16,
     pub(crate) input: Option<String>,
     pub(crate) output: Option<String>,
+    /// Whether the source is an address of the node that it passes.
+    pub(crate) from_here: bool,
 }
 
 /// Where a packet ends, and how it got there.
@@ -41,14 +43,20 @@ pub(crate) fn walk(ruleset: &Ruleset, packet: &Packet, through: &[(Table, Builti
     };
     for &(table, builtin) in through {
         let rules = ruleset.tables.get(&(walker.family, table));
-        let Some(hook) = rules.and_then(|rules| rules.hooks.get(&builtin)) else {
+        let Some(hooks) = rules.and_then(|rules| rules.hooks.get(&builtin)) else {
             continue;
         };
-        if walker.chain(table, &hook.chain, 0)? == Flow::Dropped {
-            return Ok(Walk {
-                allowed: false,
-                trace: walker.trace,
-            });
+        for chain in hooks.chains() {
+            match walker.chain(table, chain, 0)? {
+                Flow::Ended => {}
+                Flow::Accepted => break,
+                Flow::Dropped => {
+                    return Ok(Walk {
+                        allowed: false,
+                        trace: walker.trace,
+                    });
+                }
+            }
         }
     }
     Ok(Walk {
@@ -78,8 +86,8 @@ pub(crate) fn check_loadable(ruleset: &Ruleset) -> Result<(), String> {
         }
     }
     for ((family, table), rules) in &ruleset.tables {
-        for hook in rules.hooks.values() {
-            rules.chains.get(&hook.chain).ok_or(format!("hook to {}", hook.chain))?;
+        for chain in rules.hooks.values().flat_map(Hooks::chains) {
+            rules.chains.get(chain).ok_or(format!("hook to {chain}"))?;
         }
         for (name, chain) in &rules.chains {
             let wrong = |what: &str| Err(format!("{family:?} {table} {name}: {what}"));
@@ -183,6 +191,7 @@ impl Walker<'_> {
             Match::OutInterface(interface) => named(&packet.output, interface),
             Match::Source(net) => net.contains(packet.source),
             Match::Destination(net) => net.contains(packet.destination),
+            Match::LocalSource => packet.from_here,
             Match::Protocol(protocol) => packet.protocol == *protocol,
             Match::Icmpv6Type(_) => false,
             Match::DestinationPorts(ranges) => ranges.iter().any(|r| (r.first..=r.last).contains(&packet.port)),

@@ -9,6 +9,7 @@ mod probe;
 mod protocols;
 mod random;
 mod refusals;
+mod services;
 mod upkeep;
 
 /// Defines a test for each back end.

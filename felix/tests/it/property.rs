@@ -215,6 +215,7 @@ fn pass(cluster: &Cluster, rulesets: &[(&str, &Ruleset)], connection: &Connectio
             destination: *destination,
             protocol,
             port,
+            from_here: input.is_none(),
             input,
             output,
         };

@@ -55,6 +55,7 @@ fn passes(renderer: &Renderer, interfaces: [Option<&str>; 2], source: &str, thro
         port: 80,
         input,
         output,
+        from_here: false,
     };
     walk(renderer.ruleset(), &packet, through).unwrap().allowed
 }

@@ -110,3 +110,45 @@ fn writes_only_the_families_that_there_are() {
     let one = Plan::for_delta(renderer.ruleset(), &delta, &[Family::V4]);
     assert_eq!(families(one), BTreeSet::from([Family::V4]));
 }
+
+/// Hooks stand around the rules of others; where they do not, all of the chain's are written anew.
+#[test]
+fn hooks_are_put_where_they_belong() {
+    let name = |text: &str| ChainName(text.into());
+    let hooks = Hooks {
+        first: vec![name("mgy-a"), name("mgy-b")],
+        last: vec![name("mgy-y"), name("mgy-z")],
+    };
+    let wanted = TableRules {
+        chains: BTreeMap::new(),
+        hooks: BTreeMap::from([(Builtin::Forward, hooks)]),
+    };
+    let line = |chain: &str| format!("-A FORWARD {}\n", hook_line(Builtin::Forward, &name(chain)).spec);
+    let lines = ["mgy-a", "mgy-b", "mgy-y", "mgy-z"].map(line);
+    let [a, b, y, z] = lines.each_ref().map(String::as_str);
+    let theirs = "-A FORWARD -j KUBE-FORWARD\n";
+    let edit = |there: &[&str]| {
+        let mut kernel = Snapshot::default();
+        kernel.read_tables(Family::V4, &format!("*filter\n{}", there.concat()));
+        TableEdit::between(&wanted, &kernel.tables[&(Family::V4, Table::Filter)]).hooks
+    };
+    let all = [b, a].map(|line| line.replace("-A FORWARD", "-I FORWARD 1")).concat() + y + z;
+    assert_eq!(edit(&[]), all);
+    assert_eq!(edit(&[a, b, y, z]), "");
+    assert_eq!(edit(&[a, b, theirs, theirs, y, z]), "");
+    let without = |lines: &[&str]| lines.concat().replace("-A ", "-D ") + &all;
+    for odd in [
+        [a, b, y, theirs, z],
+        [a, b, theirs, z, y],
+        [a, b, y, z, theirs],
+        [theirs, a, b, y, z],
+        [b, a, theirs, y, z],
+        [a, b, theirs, y, y],
+    ] {
+        let ours: Vec<&str> = odd.into_iter().filter(|line| *line != theirs).collect();
+        assert_eq!(edit(&odd), without(&ours), "{odd:?}");
+    }
+    assert_eq!(edit(&[a, theirs, y, z]), without(&[a, y, z]));
+    let extra = "-A FORWARD -j mgy-old\n";
+    assert_eq!(edit(&[a, b, extra, y, z]), without(&[a, b, extra, y, z]));
+}

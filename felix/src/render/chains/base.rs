@@ -5,10 +5,11 @@ use crate::model::Protocol;
 use crate::render::config::{AllowAction, EndpointToHost};
 use crate::render::names;
 use crate::render::ruleset::{
-    Builtin, Chain, Connection, Family, Hook, Interface, Lookup, Match, Position, Rule, Table, TableRules, Target,
+    Builtin, Chain, ChainName, Connection, Family, Interface, Lookup, Match, Rule, Table, TableRules, Target,
 };
 
-/// Types of neighbour and multicast listener discovery that a host must hear from its workloads: RFC 4861 and RFC 3810.
+/// Types of neighbour and multicast listener discovery that a host and its workloads must hear from each other: RFC 4861
+/// and RFC 3810.
 const DISCOVERY: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
 
 impl Writer<'_> {
@@ -40,26 +41,26 @@ impl Writer<'_> {
             };
             [Direction::From, Direction::To].into_iter().flat_map(matches)
         };
-        let mut forward: Vec<_> = either()
-            .map(|(direction, of)| rule([of], Target::Jump(direction.dispatch_chain())))
-            .collect();
+        let forward = either().map(|(direction, of)| rule([of], Target::Jump(direction.dispatch_chain())));
+        table.first(Builtin::Forward, "FORWARD", forward.collect());
         if accept {
-            forward.extend(either().map(|(_, of)| rule([of, self.is_allowed()], Target::Accept)));
+            // Not before: between the two stand rules of others that refuse, such as kube-proxy's for Services without
+            // endpoints and for source ranges.
+            let end = either().map(|(_, of)| rule([of, self.is_allowed()], Target::Accept));
+            table.last(Builtin::Forward, "FORWARD-end", end.collect());
         }
-        table.hook(Builtin::Forward, Position::First, "FORWARD", forward);
 
         let to_host = names::chain("wl-to-host");
         let input = from(workloads).map(|from| rule([from], Target::Goto(to_host.clone())));
-        table.hook(Builtin::Input, Position::First, "INPUT", input.collect());
+        table.first(Builtin::Input, "INPUT", input.collect());
         table.chains.insert(to_host, self.workload_to_host(family));
 
-        if accept {
-            let output = workloads.iter().map(|to| {
-                let rule = rule([Match::OutInterface(to.clone())], Target::Accept);
-                rule.noted("a node reaches its own workloads")
-            });
-            table.hook(Builtin::Output, Position::First, "OUTPUT", output.collect());
-        }
+        let from_host = names::chain("host-to-wl");
+        let output = workloads
+            .iter()
+            .map(|to| rule([Match::OutInterface(to.clone())], Target::Goto(from_host.clone())));
+        table.first(Builtin::Output, "OUTPUT", output.collect());
+        table.chains.insert(from_host, self.host_to_workload(family));
         let allowed = rule(
             [],
             Target::SetMark {
@@ -71,16 +72,21 @@ impl Writer<'_> {
         table
     }
 
+    /// Packets of others pass OUTPUT too, where the node forwards them without FORWARD, as IPVS does.
+    fn host_to_workload(&self, family: Family) -> Chain {
+        let pass = match self.config.allow_action {
+            AllowAction::Accept => Target::Accept,
+            AllowAction::Return => Target::Return,
+        };
+        let own = rule([Match::LocalSource], pass.clone()).noted("a node reaches its own workloads");
+        let mut rules = vec![own];
+        rules.extend(discovery(family, &pass));
+        rules.push(rule([], Target::Jump(Direction::To.dispatch_chain())));
+        Chain { rules }
+    }
+
     fn workload_to_host(&self, family: Family) -> Chain {
-        let mut rules = Vec::new();
-        if family == Family::V6 {
-            rules.extend(DISCOVERY.map(|kind| {
-                rule(
-                    [Match::Protocol(Protocol::ICMPV6), Match::Icmpv6Type(kind)],
-                    Target::Accept,
-                )
-            }));
-        }
+        let mut rules = discovery(family, &Target::Accept);
         rules.push(rule(
             [Match::Connection(Connection::EstablishedOrRelated)],
             Target::Accept,
@@ -92,6 +98,18 @@ impl Writer<'_> {
             EndpointToHost::Return => {}
         }
         Chain { rules }
+    }
+}
+
+fn discovery(family: Family, target: &Target) -> Vec<Rule> {
+    match family {
+        Family::V4 => Vec::new(),
+        Family::V6 => DISCOVERY
+            .map(|kind| {
+                let matches = [Match::Protocol(Protocol::ICMPV6), Match::Icmpv6Type(kind)];
+                rule(matches, target.clone())
+            })
+            .into(),
     }
 }
 
@@ -121,7 +139,7 @@ fn raw(family: Family, workloads: &[Interface]) -> TableRules {
         rule([from, foreign], Target::Drop).noted("not the workload's own address")
     }));
     let mut table = TableRules::default();
-    table.hook(Builtin::Prerouting, Position::First, "PREROUTING", rules);
+    table.first(Builtin::Prerouting, "PREROUTING", rules);
     table
 }
 
@@ -137,12 +155,7 @@ fn nat(family: Family) -> TableRules {
     ];
     let mut table = TableRules::default();
     let masquerade = rule(leaves, Target::Masquerade).noted("natOutgoing");
-    table.hook(
-        Builtin::Postrouting,
-        Position::Appended,
-        "POSTROUTING",
-        vec![masquerade],
-    );
+    table.last(Builtin::Postrouting, "POSTROUTING", vec![masquerade]);
     table
 }
 
@@ -152,9 +165,21 @@ fn from(workloads: &[Interface]) -> impl Iterator<Item = Match> {
 }
 
 impl TableRules {
-    fn hook(&mut self, builtin: Builtin, position: Position, what: &str, rules: Vec<Rule>) {
-        let chain = names::chain(what);
-        self.chains.insert(chain.clone(), Chain { rules });
-        self.hooks.insert(builtin, Hook { position, chain });
+    /// A chain that packets meet before every rule of others.
+    fn first(&mut self, builtin: Builtin, what: &str, rules: Vec<Rule>) {
+        let chain = self.base_chain(what, rules);
+        self.hooks.entry(builtin).or_default().first.push(chain);
+    }
+
+    /// A chain that packets meet after every rule of others.
+    fn last(&mut self, builtin: Builtin, what: &str, rules: Vec<Rule>) {
+        let chain = self.base_chain(what, rules);
+        self.hooks.entry(builtin).or_default().last.push(chain);
+    }
+
+    fn base_chain(&mut self, what: &str, rules: Vec<Rule>) -> ChainName {
+        let name = names::chain(what);
+        self.chains.insert(name.clone(), Chain { rules });
+        name
     }
 }
