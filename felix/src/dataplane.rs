@@ -7,18 +7,22 @@
 mod connections;
 mod events;
 mod plan;
+mod refusals;
 mod snapshot;
 mod text;
 mod tools;
+mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use events::Events;
 use plan::Plan;
+use refusals::Refusals;
+use snapshot::Snapshot;
 use tools::Tools;
 
-use crate::render::{Delta, Family, Ruleset, SetName, parse_policy_set};
+use crate::render::{Delta, Family, Ruleset};
 
 pub use connections::forget_connections;
 pub use tools::ToolError;
@@ -74,13 +78,10 @@ pub struct Dataplane {
     known: bool,
     writes: u64,
     events: Option<Events>,
-    /// Sets of policies that the kernel does not take, and what it says. What looks at one is denied.
-    refused: Refused,
+    refusals: Refusals,
     /// Whether rules of an earlier run with the other back end may still be there, and why they are.
     other_backend: OtherBackend,
 }
-
-type Refused = BTreeMap<SetName, ToolError>;
 
 #[derive(Debug)]
 enum OtherBackend {
@@ -92,18 +93,15 @@ enum OtherBackend {
 impl Dataplane {
     /// Works with this back end. Nothing is written yet. To be called within a tokio runtime.
     pub fn new(backend: Backend) -> Self {
-        let events = match backend {
-            Backend::Nft => Events::listen()
-                .inspect_err(|error| tracing::warn!(%error, "drift is found at refresh only"))
-                .ok(),
-            Backend::Legacy => None,
-        };
+        let events = Events::listen(backend)
+            .inspect_err(|error| tracing::warn!(%error, "drift is found at refresh only"))
+            .ok();
         Self {
             tools: Tools::new(backend),
             known: false,
             writes: 0,
             events,
-            refused: Refused::new(),
+            refusals: Refusals::default(),
             other_backend: OtherBackend::Unknown,
         }
     }
@@ -118,7 +116,7 @@ impl Dataplane {
         Ok(sets.map(|(name, set)| (name, set.kind)).collect())
     }
 
-    /// Returns once others have changed chains of ours. Never, where the back end tells nothing of that.
+    /// Returns once others may have changed chains of ours. Never, where the kernel does not let us listen.
     pub async fn changed_by_others(&mut self) {
         match &mut self.events {
             Some(events) => events.changed_by_others().await,
@@ -133,9 +131,6 @@ impl Dataplane {
 
     /// What is not as it should be although the last call succeeded: each is tried again at the next one.
     pub fn complaints(&self) -> Vec<String> {
-        let refused = self.refused.iter().map(|(name, error)| {
-            format!("the policies that look at set {name} deny, as the kernel does not take it: {error}")
-        });
         let left = match &self.other_backend {
             OtherBackend::Stays(error) => Some(format!(
                 "rules of an earlier run with iptables {} judge packets too, as they cannot be removed: {error}",
@@ -143,21 +138,35 @@ impl Dataplane {
             )),
             OtherBackend::Unknown | OtherBackend::Clean => None,
         };
-        refused.chain(left).collect()
+        self.refusals.complaints().into_iter().chain(left).collect()
+    }
+
+    /// Whether there are tables that the kernel does not take: worth trying again soon.
+    pub fn has_refused_tables(&self) -> bool {
+        !self.refusals.tables.is_empty()
+    }
+
+    /// The families in which policy is not what the last call asked for. Nothing passes there that what was in force before
+    /// does not allow too.
+    pub fn stale_families(&self) -> BTreeSet<Family> {
+        self.refusals.stale()
     }
 
     /// Makes the kernel hold `ruleset`. `delta` is how it differs from what the last call asked for; after a failure, and
-    /// the first time, the kernel is read and all differences are written. A policy's set that the kernel refuses is left
-    /// out, with all that looks at it, so that everything else is in force; see [`Dataplane::complaints`].
+    /// the first time, the kernel is read and all differences are written.
+    ///
+    /// What the kernel refuses stops only what depends on it; see [`Dataplane::complaints`]. A policy's set is left out, and
+    /// what looks at it is denied. A table of a family stays as it was, and where that does not judge workloads nothing
+    /// passes in that family.
     ///
     /// # Errors
     ///
-    /// When a tool refuses. What was written before that stays; call again with any delta.
+    /// When a tool cannot be run. What was written before that stays; call again with any delta.
     pub async fn apply(&mut self, ruleset: &Ruleset, delta: &Delta) -> Result<(), ToolError> {
-        if self.known && self.refused.is_empty() && delta.hooks.is_empty() {
+        if self.known && delta.hooks.is_empty() {
             self.known = false;
             let plan = Plan::for_delta(ruleset, delta, self.tools.families());
-            if self.write(plan).await?.is_empty() {
+            if self.write(ruleset, plan, &BTreeMap::new()).await?.is_empty() {
                 self.known = true;
                 return Ok(());
             }
@@ -165,106 +174,56 @@ impl Dataplane {
         self.repair(ruleset).await.map(|_| ())
     }
 
-    /// Reads the kernel and writes every difference from `ruleset`; tells whether there was any, stale sets aside.
+    /// Reads the kernel and writes every difference from `ruleset`; tells whether there was any, stale sets and what was
+    /// refused before aside.
     ///
     /// # Errors
     ///
-    /// When a tool refuses.
+    /// When a tool cannot be run.
     pub async fn repair(&mut self, ruleset: &Ruleset) -> Result<bool, ToolError> {
         self.known = false;
-        let families = self.tools.families().to_vec();
-        let without = |refused: &Refused| ruleset.without(&refused.keys().cloned().collect());
-        let kernel = self.tools.snapshot().await?;
-        let mut plan = Plan::for_snapshot(ruleset, &kernel, &families);
-        let differs = if self.refused.is_empty() {
-            plan.edits()
-        } else {
-            Plan::for_snapshot(&without(&self.refused), &kernel, &families).edits()
+        let mut kernel = self.tools.snapshot().await?;
+        let mut expected = self.plan(&self.refusals.rest_of(ruleset), &kernel);
+        expected.keep(&self.refusals.tables.keys().copied().collect());
+        let differs = expected.edits();
+        // What was closed opens only once what it was closed for is taken.
+        let mut refusals = Refusals {
+            closed: self.refusals.closed.clone(),
+            ..Refusals::default()
         };
-        let mut refused = Refused::new();
+        let mut may_open = true;
         loop {
-            let more = self.write(plan).await?;
-            if more.is_empty() {
-                break;
+            let rest = refusals.rest_of(ruleset);
+            let plan = self.plan(&rest, &kernel);
+            let found = self.write(&rest, plan, &kernel.unread).await?;
+            let sets_taken = found.sets.is_empty();
+            refusals.sets.extend(found.sets);
+            refusals.tables = found.tables;
+            if sets_taken {
+                let mut closed = refusals.unguarded(ruleset, &kernel);
+                if !std::mem::take(&mut may_open) {
+                    closed.extend(&refusals.closed);
+                }
+                if closed == refusals.closed {
+                    break;
+                }
+                refusals.closed = closed;
             }
-            refused.extend(more);
-            let kernel = self.tools.snapshot().await?;
-            plan = Plan::for_snapshot(&without(&refused), &kernel, &families);
+            kernel = self.tools.snapshot().await?;
         }
-        self.refused = refused;
-        self.known = true;
-        self.leave_other_backend().await;
+        self.known = refusals.is_empty();
+        let all_taken = refusals.tables.is_empty();
+        self.refusals = refusals;
+        if all_taken {
+            self.leave_other_backend().await;
+        }
         Ok(differs)
     }
 
-    /// Answers the sets of policies that were refused. Where those are new, nothing further is written: rules need them.
-    async fn write(&mut self, plan: Plan) -> Result<Refused, ToolError> {
-        let Plan {
-            mut sets_before,
-            tables,
-            mut sets_after,
-            unused_sets,
-        } = plan;
-        if tables.is_empty() {
-            sets_before.push_str(&std::mem::take(&mut sets_after));
-        }
-        let refused = self.restore_sets(&sets_before).await?;
-        if !refused.is_empty() {
-            return Ok(refused);
-        }
-        let mut by_family: Vec<(Family, String)> = Vec::new();
-        for (family, text) in tables {
-            match by_family.last_mut().filter(|(last, _)| *last == family) {
-                Some((_, all)) => all.push_str(&text),
-                None => by_family.push((family, text)),
-            }
-        }
-        for (family, text) in by_family {
-            let events = &mut self.events;
-            let started = |process| events.iter_mut().for_each(|events| events.ignore(process));
-            self.tools.restore_tables(family, &text, started).await?;
-            self.writes += 1;
-        }
-        let refused = self.restore_sets(&sets_after).await?;
-        let text: String = unused_sets.iter().map(|name| format!("destroy {name}\n")).collect();
-        // A rule that somebody else made may still use one; it goes at a later refresh.
-        for (name, error) in self.restore_each(&text).await? {
-            tracing::debug!(%name, %error, "an unused set stays for now");
-        }
-        Ok(refused)
-    }
-
-    /// Answers the sets of policies that were refused; a set that all workloads need must not be.
-    async fn restore_sets(&mut self, text: &str) -> Result<Refused, ToolError> {
-        let refused = self.restore_each(text).await?;
-        match refused.iter().find(|(name, _)| parse_policy_set(&name.0).is_none()) {
-            Some((_, error)) => Err(error.clone()),
-            None => Ok(refused),
-        }
-    }
-
-    /// All lines at once; if that fails set by set, as the tool stops at the first line that is refused.
-    async fn restore_each(&mut self, text: &str) -> Result<Refused, ToolError> {
-        let mut refused = Refused::new();
-        if text.is_empty() {
-            return Ok(refused);
-        }
-        match self.tools.restore_sets(text).await {
-            Ok(()) => {
-                self.writes += 1;
-                return Ok(refused);
-            }
-            Err(ToolError::Refused { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        for (name, lines) in by_set(text) {
-            match self.tools.restore_sets(&lines).await {
-                Ok(()) => self.writes += 1,
-                Err(error @ ToolError::Refused { .. }) => _ = refused.insert(SetName(name.into()), error),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(refused)
+    fn plan(&self, ruleset: &Ruleset, kernel: &Snapshot) -> Plan {
+        let families = self.tools.families().iter().copied();
+        let read: Vec<Family> = families.filter(|family| !kernel.unread.contains_key(family)).collect();
+        Plan::for_snapshot(ruleset, kernel, &read)
     }
 
     /// Removes what an earlier run with the other back end left behind: two filters would judge every packet.
@@ -282,8 +241,8 @@ impl Dataplane {
             return;
         }
         let plan = Plan::for_snapshot(&Ruleset::default(), &there, other.families());
-        for (family, text) in plan.tables {
-            match other.restore_tables(family, &text, |_| ()).await {
+        for (family, _, text) in plan.tables {
+            match other.restore_table(family, &text, |_| ()).await {
                 Ok(()) => self.writes += 1,
                 Err(error) => {
                     tracing::warn!(%error, backend = %other.backend(), "left-over rules stay");
@@ -292,14 +251,4 @@ impl Dataplane {
             }
         }
     }
-}
-
-/// The lines for `ipset restore` apart, by the set that each names in its second word.
-fn by_set(text: &str) -> BTreeMap<&str, String> {
-    let mut sets: BTreeMap<&str, String> = BTreeMap::new();
-    for line in text.lines() {
-        let name = line.split(' ').nth(1).unwrap_or_default();
-        *sets.entry(name).or_default() += &format!("{line}\n");
-    }
-    sets
 }

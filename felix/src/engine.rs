@@ -6,6 +6,7 @@
 
 mod queue;
 mod run;
+mod schedule;
 mod status;
 
 use std::sync::Arc;
@@ -31,6 +32,9 @@ pub struct EngineConfig {
     pub backend: BackendChoice,
     /// How often the kernel is read back and repaired: `iptablesRefreshInterval`.
     pub refresh_interval: Duration,
+    /// How long after a write the kernel is read back, and then after twice that, and so on; zero for never:
+    /// `iptablesPostWriteCheckInterval`.
+    pub post_write_check: Duration,
 }
 
 impl Default for EngineConfig {
@@ -39,6 +43,7 @@ impl Default for EngineConfig {
             rules: render::Config::default(),
             backend: BackendChoice::Auto,
             refresh_interval: Duration::from_secs(90),
+            post_write_check: Duration::from_secs(5),
         }
     }
 }

@@ -11,6 +11,7 @@ mod config;
 mod delta;
 mod dispatch;
 mod names;
+mod partial;
 mod ruleset;
 mod sets;
 

@@ -92,6 +92,7 @@ pub const TABLE: &[Entry] = &[
     // Rules that stand behind others would let through what those accept.
     line(FELIX, "chainInsertMode", Words(&["Insert"])),
     line(FELIX, "iptablesRefreshInterval", Everything),
+    line(FELIX, "iptablesPostWriteCheckInterval", Everything),
     line(FELIX, "ipsetsRefreshInterval", Everything),
     line(FELIX, "routeRefreshInterval", Everything),
     line(FELIX, "logSeverityScreen", Everything),
@@ -148,7 +149,6 @@ pub const TABLE: &[Entry] = &[
     line(FELIX, "requireMTUFile", Switch(false)),
     line(FELIX, "ipForwarding", Words(&["Enabled"])),
     line(FELIX, "netlinkTimeout", Durations(&["10s"])),
-    line(FELIX, "iptablesPostWriteCheckInterval", Durations(&["5s"])),
     line(FELIX, "iptablesLockProbeInterval", Durations(&["50ms"])),
     line(FELIX, "iptablesFilterAllowAction", Words(&["", "Accept"])),
     line(FELIX, "iptablesFilterDenyAction", Words(&["", "Drop"])),

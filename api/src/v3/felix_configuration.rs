@@ -215,7 +215,7 @@ pub struct FelixConfigurationSpec {
     /// Time between checks of the rules; 0 for none. Default: 180s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iptables_refresh_interval: Option<Duration>,
-    /// Time from a write to a check of it. Default: 5s.
+    /// Time from a write to a check of it; further checks follow after twice that, and so on; 0 for none. Default: 5s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iptables_post_write_check_interval: Option<Duration>,
     /// Time between attempts at the xtables lock. Default: 50ms.

@@ -13,7 +13,8 @@ use std::fmt::Write as _;
 use super::snapshot::{BuiltinSnapshot, Snapshot, TableSnapshot};
 use super::text::{Line, chain_lines, create, entry, hook_line};
 use crate::render::{
-    Builtin, Chain, ChainName, Delta, Family, Hooks, Ruleset, SetChange, SetName, Table, TableRules,
+    Builtin, Chain, ChainName, Delta, Family, Hooks, Ruleset, SetChange, SetName, Table, TableRules, parse_policy_set,
+    set_prefix,
 };
 
 /// Input for the tools, in the order in which it is written. Empty parts are not written at all.
@@ -22,7 +23,7 @@ pub(super) struct Plan {
     /// For `ipset restore`: new sets, and members that go.
     pub(super) sets_before: String,
     /// For `iptables-restore --noflush`: one transaction a table.
-    pub(super) tables: Vec<(Family, String)>,
+    pub(super) tables: Vec<(Family, Table, String)>,
     /// For `ipset restore`: members that come.
     pub(super) sets_after: String,
     /// Sets to destroy.
@@ -58,7 +59,7 @@ impl Plan {
         }
         plan.tables = tables
             .into_iter()
-            .map(|((family, table), edit)| (family, edit.finish(table)))
+            .map(|((family, table), edit)| (family, table, edit.finish(table)))
             .collect();
         plan
     }
@@ -101,7 +102,7 @@ impl Plan {
                 let there = kernel.tables.get(&(family, table)).unwrap_or(&there);
                 let edit = TableEdit::between(wanted, there);
                 if !edit.is_empty() {
-                    plan.tables.push((family, edit.finish(table)));
+                    plan.tables.push((family, table, edit.finish(table)));
                 }
             }
         }
@@ -111,6 +112,29 @@ impl Plan {
     /// Whether there is anything to write, the end of unused sets aside.
     pub(super) fn edits(&self) -> bool {
         !(self.sets_before.is_empty() && self.tables.is_empty() && self.sets_after.is_empty())
+    }
+
+    /// Leaves some tables as they are, and with them what may only come after them.
+    pub(super) fn keep(&mut self, tables: &BTreeSet<(Family, Table)>) {
+        self.tables
+            .retain(|(family, table, _)| !tables.contains(&(*family, *table)));
+        self.withhold(tables);
+    }
+
+    /// Leaves out members that come to policies' sets, where the rules that look at those are not the ones that were meant:
+    /// they might allow what neither the old nor the new state does.
+    pub(super) fn withhold(&mut self, refused: &BTreeSet<(Family, Table)>) {
+        let stale = Family::ALL
+            .into_iter()
+            .filter(|family| refused.contains(&(*family, Table::Filter)));
+        for prefix in stale.map(set_prefix) {
+            let lines = self.sets_after.split_inclusive('\n');
+            let kept = lines.filter(|line| {
+                let set = line.split(' ').nth(1).unwrap_or_default();
+                !(set.starts_with(prefix) && parse_policy_set(set).is_some())
+            });
+            self.sets_after = kept.collect();
+        }
     }
 
     fn create_set(&mut self, ruleset: &Ruleset, name: &SetName) {
@@ -227,6 +251,20 @@ fn in_place(builtin: Builtin, wanted: &Hooks, there: &BuiltinSnapshot) -> bool {
             .all(|((chain, position), hook)| {
                 hook.position == position && hook.hash.as_ref() == Some(&hook_line(builtin, chain).hash)
             })
+}
+
+/// Whether what is there judges workloads, if not as is wanted now: all packets are led to our first chains, and no chain
+/// that should hold rules is empty.
+pub(super) fn guards(wanted: &TableRules, there: &TableSnapshot) -> bool {
+    let led = |builtin: &Builtin, chain: &ChainName| {
+        let hash = Some(hook_line(*builtin, chain).hash);
+        let hooks = there.builtins.get(builtin).map(|builtin| &builtin.hooks);
+        there.chains.contains_key(&*chain.0) && hooks.is_some_and(|hooks| hooks.iter().any(|hook| hook.hash == hash))
+    };
+    let mut hooks = wanted.hooks.iter();
+    let mut chains = wanted.chains.iter().filter(|(_, chain)| !chain.rules.is_empty());
+    hooks.all(|(builtin, hooks)| hooks.first.iter().all(|chain| led(builtin, chain)))
+        && chains.all(|(name, _)| there.chains.get(&*name.0).is_none_or(|rules| !rules.is_empty()))
 }
 
 fn same_rules(lines: &[Line], hashes: &[Option<String>], chain: &Chain) -> bool {

@@ -6,14 +6,17 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::text::COMMENT;
+use super::tools::ToolError;
 use crate::model::Protocol;
 use crate::render::{Builtin, CHAIN_PREFIX, Entry, Family, IpSetKind, Table, set_prefix};
 
 /// Everything of ours in one network namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) tables: BTreeMap<(Family, Table), TableSnapshot>,
     pub(super) sets: BTreeMap<String, SetSnapshot>,
+    /// Families whose tables could not be read, and why.
+    pub(super) unread: BTreeMap<Family, ToolError>,
 }
 
 /// What is ours in one table, and how much is not.
@@ -206,11 +209,11 @@ mod tests {
         assert!(filter.chains["mgy-empty"].is_empty());
         let forward = &filter.builtins[&Builtin::Forward];
         let hook = &forward.hooks[0];
-        assert_eq!((hook.hash.as_deref(), hook.position, forward.length), (Some("0123"), 1, 2));
         assert_eq!(
-            hook.spec,
-            "-m comment --comment \"mgy:0123 a note\" -j mgy-FORWARD"
+            (hook.hash.as_deref(), hook.position, forward.length),
+            (Some("0123"), 1, 2)
         );
+        assert_eq!(hook.spec, "-m comment --comment \"mgy:0123 a note\" -j mgy-FORWARD");
         assert_eq!(filter.builtins[&Builtin::Input].hooks[0].hash, None);
         assert_eq!(snapshot.foreign_rules(), 2);
         assert!(filter.builtins[&Builtin::Output].hooks.is_empty());

@@ -81,16 +81,21 @@ impl Tools {
         Ok(snapshot)
     }
 
+    /// A family that the tool refuses to read keeps no other from being read.
     pub(super) async fn snapshot_tables(&self) -> Result<Snapshot, ToolError> {
         let mut snapshot = Snapshot::default();
         for &family in &self.families {
-            snapshot.read_tables(family, &run(&self.tool(family, "save"), &[], "", |_| ()).await?);
+            match run(&self.tool(family, "save"), &[], "", |_| ()).await {
+                Ok(saved) => snapshot.read_tables(family, &saved),
+                Err(error @ ToolError::Refused { .. }) => _ = snapshot.unread.insert(family, error),
+                Err(error) => return Err(error),
+            }
         }
         Ok(snapshot)
     }
 
-    /// One transaction a table; `started` hears the process's number.
-    pub(super) async fn restore_tables(
+    /// One transaction; `started` hears the process's number.
+    pub(super) async fn restore_table(
         &self,
         family: Family,
         text: &str,

@@ -1,6 +1,6 @@
 //! The engine's task: take what is queued, compute, write, tell; and again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +8,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::EngineConfig;
 use super::queue::{Batch, Queue};
+use super::schedule::Schedule;
 use super::status::{Board, Counters, EndpointState, EndpointStatus};
 use crate::calc::{Calc, Change};
 use crate::dataplane::{Dataplane, ToolError};
 use crate::model::{EndpointId, PolicyId};
-use crate::render::{Renderer, Ruleset};
+use crate::render::{Family, Renderer, Ruleset};
 
 /// The first pause after a failure; each further one doubles it.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -20,14 +21,10 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// The longest pause after a failure.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
-/// Others may change the tables all the time: the kernel is not read more often than this because of them.
-const SHORTEST_REFRESH: Duration = Duration::from_millis(500);
-
 /// Runs until the queue is closed.
 pub(super) async fn run(config: EngineConfig, dataplane: Dataplane, queue: Arc<Queue>, board: Arc<Board>) {
     let mut task = Task {
-        last_look: Instant::now(),
-        next_refresh: Instant::now() + config.refresh_interval,
+        schedule: Schedule::new(config.refresh_interval, config.post_write_check, Instant::now()),
         retry: None,
         calc: Calc::new(),
         renderer: None,
@@ -48,28 +45,25 @@ pub(super) async fn run(config: EngineConfig, dataplane: Dataplane, queue: Arc<Q
             let result = task.turn().await;
             task.report(&board, position, result);
         }
-        let wake = task.retry.as_ref().map_or(task.next_refresh, |retry| retry.at);
+        let wake = task.retry.as_ref().map_or(task.schedule.next(), |retry| retry.at);
         tokio::select! {
             () = queue.changed() => {}
             () = sleep_until(wake), if position.is_some() => {}
-            () = task.dataplane.changed_by_others() => {
-                task.next_refresh = task.next_refresh.min(task.last_look + SHORTEST_REFRESH);
-            }
+            () = task.dataplane.changed_by_others() => task.schedule.heard(),
         }
     }
 }
 
 struct Task {
     config: EngineConfig,
-    /// When the kernel was last read because it may have been changed by others.
-    last_look: Instant,
-    next_refresh: Instant,
+    schedule: Schedule,
     retry: Option<Retry>,
     calc: Calc,
     /// There once the kernel was read for the first time.
     renderer: Option<Renderer>,
     dataplane: Dataplane,
-    endpoints: BTreeMap<EndpointId, EndpointStatus>,
+    /// With the families of their addresses.
+    endpoints: BTreeMap<EndpointId, (EndpointStatus, BTreeSet<Family>)>,
     counters: Counters,
 }
 
@@ -105,9 +99,9 @@ impl Task {
         let first = self.counters.applied == 0;
         let delta = renderer.apply(changes);
         let ruleset = renderer.ruleset();
-        if !first && Instant::now() >= self.next_refresh {
-            self.last_look = Instant::now();
-            self.next_refresh = self.last_look + self.config.refresh_interval;
+        let now = Instant::now();
+        if !first && now >= self.schedule.next() {
+            self.schedule.look(now);
             let repaired = self.dataplane.repair(ruleset).await?;
             if repaired && delta.is_empty() && self.retry.is_none() {
                 tracing::warn!("rules or sets had been changed by others; repaired");
@@ -128,7 +122,11 @@ impl Task {
     }
 
     fn report(&mut self, board: &Board, position: u64, result: Result<(), ToolError>) {
-        self.counters.writes = self.dataplane.writes();
+        let now = Instant::now();
+        if self.counters.writes != self.dataplane.writes() {
+            self.counters.writes = self.dataplane.writes();
+            self.schedule.wrote(now);
+        }
         if let Some(renderer) = &self.renderer {
             count(&mut self.counters, renderer.ruleset());
         }
@@ -144,10 +142,7 @@ impl Task {
                     .as_ref()
                     .map_or(FIRST_RETRY, |retry| (retry.pause * 2).min(LONGEST_RETRY));
                 tracing::error!(%error, ?pause, "the kernel does not take the policy; trying again");
-                self.retry = Some(Retry {
-                    at: Instant::now() + pause,
-                    pause,
-                });
+                self.retry = Some(Retry { at: now + pause, pause });
                 Some(error.to_string())
             }
         };
@@ -156,9 +151,11 @@ impl Task {
         if !complaints.is_empty() && complaints != board.complaints() {
             tracing::error!(complaints = complaints.join("; "), "policy is in force but for a part");
         }
-        if !complaints.is_empty() {
-            self.next_refresh = self.next_refresh.min(Instant::now() + LONGEST_RETRY);
+        self.schedule.taken(complaints.is_empty(), now);
+        if error.is_none() && self.dataplane.has_refused_tables() {
+            self.counters.failed += 1;
         }
+        let stale = self.dataplane.stale_families();
         board.edit(|shown| {
             shown.error.clone_from(&error);
             shown.complaints = complaints;
@@ -166,14 +163,28 @@ impl Task {
             if error.is_none() {
                 shown.in_sync = true;
                 shown.applied = position;
-                shown.endpoints.clone_from(&self.endpoints);
+                shown.endpoints = shown_endpoints(&self.endpoints, &stale);
                 shown.policies = policies;
             }
         });
     }
 }
 
-fn note_endpoints(endpoints: &mut BTreeMap<EndpointId, EndpointStatus>, changes: &[Change]) {
+fn shown_endpoints(
+    endpoints: &BTreeMap<EndpointId, (EndpointStatus, BTreeSet<Family>)>,
+    stale: &BTreeSet<Family>,
+) -> BTreeMap<EndpointId, EndpointStatus> {
+    let shown = endpoints.iter().map(|(id, (status, families))| {
+        let mut status = status.clone();
+        if status.state == EndpointState::Programmed && !families.is_disjoint(stale) {
+            status.state = EndpointState::Stale;
+        }
+        (id.clone(), status)
+    });
+    shown.collect()
+}
+
+fn note_endpoints(endpoints: &mut BTreeMap<EndpointId, (EndpointStatus, BTreeSet<Family>)>, changes: &[Change]) {
     for change in changes {
         match change {
             Change::EndpointUpdated(id, endpoint) => {
@@ -181,15 +192,14 @@ fn note_endpoints(endpoints: &mut BTreeMap<EndpointId, EndpointStatus>, changes:
                     Some(_) => EndpointState::Programmed,
                     None => EndpointState::Denied,
                 };
-                let interface = endpoint.attachment.interface.clone();
-                endpoints.insert(
-                    id.clone(),
-                    EndpointStatus {
-                        id: id.clone(),
-                        interface,
-                        state,
-                    },
-                );
+                let status = EndpointStatus {
+                    id: id.clone(),
+                    interface: endpoint.attachment.interface.clone(),
+                    state,
+                };
+                let addresses = endpoint.attachment.addresses.iter();
+                let families = addresses.map(|address| Family::of(*address)).collect();
+                endpoints.insert(id.clone(), (status, families));
             }
             Change::EndpointRemoved(id) => _ = endpoints.remove(id),
             Change::SetAdded(..)

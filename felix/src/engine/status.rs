@@ -47,6 +47,9 @@ pub enum EndpointState {
     Programmed,
     /// Its workload is not known yet: everything is denied.
     Denied,
+    /// The kernel does not take the rules of a family that it has addresses of: there nothing passes that the rules of before
+    /// do not allow.
+    Stale,
 }
 
 /// One policy in force on this node.
@@ -147,6 +150,7 @@ impl Board {
             _ if shown.applied < position => Err("the rules are being written".to_owned()),
             Some(EndpointState::Programmed) => Ok(()),
             Some(EndpointState::Denied) => Err("its pod is not known yet".to_owned()),
+            Some(EndpointState::Stale) => Err(shown.complaints.join("; ")),
             None => Err("it has no interface yet".to_owned()),
         }
     }

@@ -186,7 +186,7 @@ impl Writer<'_> {
 }
 
 impl Rule {
-    fn noted(mut self, note: &str) -> Self {
+    pub(super) fn noted(mut self, note: &str) -> Self {
         self.note = Some(note.into());
         self
     }

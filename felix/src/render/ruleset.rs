@@ -23,23 +23,6 @@ impl Ruleset {
     pub fn chain(&self, family: Family, table: Table, name: &ChainName) -> Option<&Chain> {
         self.tables.get(&(family, table))?.chains.get(name)
     }
-
-    /// The same without some sets. No rule that looked at one lets anything through: one that drops now drops whatever its
-    /// other matches say, and any other is gone.
-    pub fn without(&self, sets: &BTreeSet<SetName>) -> Self {
-        let mut rest = self.clone();
-        rest.sets.retain(|name, _| !sets.contains(name));
-        let missing = |of: &Match| matches!(of, Match::Set { set, .. } if sets.contains(set));
-        for chain in rest.tables.values_mut().flat_map(|table| table.chains.values_mut()) {
-            chain
-                .rules
-                .retain(|rule| rule.target == Target::Drop || !rule.matches.iter().any(missing));
-            for rule in &mut chain.rules {
-                rule.matches.retain(|of| !missing(of));
-            }
-        }
-        rest
-    }
 }
 
 /// An address family; each has tables of its own.
@@ -58,6 +41,15 @@ impl Family {
     /// The family of an address.
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
     }
 }
 

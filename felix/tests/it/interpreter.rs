@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use margay_felix::model::Protocol;
 use margay_felix::render::{
-    Builtin, ChainName, Connection, Entry, Family, Hooks, Interface, IpSetKind, Lookup, Match, Rule, Ruleset, Table, Target,
+    Builtin, ChainName, Connection, Entry, Family, Hooks, Interface, IpSetKind, Lookup, Match, Rule, Ruleset, Table,
+    Target,
 };
 
 /// The first packet of a connection.

@@ -36,6 +36,8 @@ pub struct Settings {
     pub backend: BackendChoice,
     /// How often rules and sets are read back.
     pub rules_refresh: Duration,
+    /// How long after a write they are read back; zero for never.
+    pub post_write_check: Duration,
     /// How often host routes and settings are looked at.
     pub route_refresh: Duration,
     /// Least severity that is logged; `None` leaves it to the command line.
@@ -109,6 +111,7 @@ impl Settings {
             },
             backend: self.backend,
             refresh_interval: self.rules_refresh,
+            post_write_check: self.post_write_check,
         }
     }
 
@@ -121,6 +124,7 @@ impl Settings {
                 s.endpoint_to_host,
                 s.backend,
                 s.rules_refresh,
+                s.post_write_check,
             )
         };
         part(self) != part(other)
@@ -146,6 +150,9 @@ fn from_spec(spec: &FelixConfigurationSpec, defaults: &Defaults) -> Settings {
             Some(IptablesBackend::Legacy) => BackendChoice::Legacy,
         },
         rules_refresh: rules_refresh.unwrap_or(standard.refresh_interval),
+        post_write_check: spec
+            .iptables_post_write_check_interval
+            .map_or(standard.post_write_check, |time| time.0),
         route_refresh: spec
             .route_refresh_interval
             .map_or(Duration::from_secs(90), |time| never_if_zero(time.0)),
@@ -223,6 +230,7 @@ mod tests {
         );
         assert_eq!(settings.endpoint_to_host, EndpointToHost::Drop);
         assert_eq!((settings.health, settings.metrics), (flags.health, None));
+        assert_eq!(settings.post_write_check, Duration::from_secs(5));
         assert!(settings.ipv6);
     }
 
@@ -231,6 +239,7 @@ mod tests {
         let settings = from(
             json!({"interfacePrefix": "pod", "iptablesMarkMask": 65280, "defaultEndpointToHostAction": "ACCEPT",
                 "iptablesBackend": "Legacy", "iptablesRefreshInterval": "0s", "ipsetsRefreshInterval": "30s",
+                "iptablesPostWriteCheckInterval": "0s",
                 "prometheusMetricsEnabled": true, "prometheusMetricsPort": 9999, "healthEnabled": false, "ipv6Support": false}),
             &Defaults {
                 health: Some("127.0.0.1:9099".parse().unwrap()),
@@ -241,6 +250,7 @@ mod tests {
         assert_eq!(settings.endpoint_to_host, EndpointToHost::Accept);
         assert_eq!(settings.backend, BackendChoice::Legacy);
         assert_eq!(settings.rules_refresh, Duration::from_secs(30));
+        assert_eq!(settings.engine().post_write_check, Duration::ZERO);
         assert_eq!(settings.metrics, Some("[::]:9999".parse().unwrap()));
         assert_eq!(settings.health, None);
         assert!(!settings.ipv6);

@@ -38,8 +38,8 @@ fn written(plan: &Plan) -> String {
     let tables: String = plan
         .tables
         .iter()
-        .filter(|(family, _)| *family == Family::V4)
-        .map(|(_, text)| text.as_str())
+        .filter(|(family, ..)| *family == Family::V4)
+        .map(|(.., text)| text.as_str())
         .collect();
     let mut text = String::new();
     for line in format!("{}{tables}{}", plan.sets_before, plan.sets_after)
@@ -68,8 +68,8 @@ fn writes_a_small_example_as_committed() {
         let tables = plan
             .tables
             .iter()
-            .filter(|(of, _)| *of == family)
-            .map(|(_, text)| text.as_str());
+            .filter(|(of, ..)| *of == family)
+            .map(|(.., text)| text.as_str());
         kernel.read_tables(
             family,
             &tables
@@ -102,7 +102,7 @@ fn writes_only_the_families_that_there_are() {
     let families = |plan: Plan| {
         plan.tables
             .into_iter()
-            .map(|(family, _)| family)
+            .map(|(family, ..)| family)
             .collect::<BTreeSet<_>>()
     };
     let both = Plan::for_delta(renderer.ruleset(), &delta, &Family::ALL);

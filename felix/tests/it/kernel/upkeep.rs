@@ -22,7 +22,13 @@ on_both_backends!(
     leftovers_go,
     other_back_end_is_left,
     the_kernels_refusal_is_told_and_retried,
+    changes_by_others_are_heard,
+    a_flush_is_repaired_and_counted,
+    what_was_written_is_looked_at_again,
 );
+
+/// Longer than any test: what happens sooner does not come of the refresh.
+const NEVER: Duration = Duration::from_secs(1 << 28);
 
 const FROM_WEB: fn(u16) -> serde_json::Value = |port| json!({"podSelector": {}, "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": port}]}]});
 
@@ -267,6 +273,98 @@ fn the_kernels_refusal_is_told_and_retried(lab: &mut Lab) -> Test<'_> {
             .await;
         assert!(lab.engine.status().counters.failed > 0);
         assert!(lab.saved().iter().any(|line| line.contains("MASQUERADE")));
+    })
+}
+
+/// Nothing waits for a refresh: nft tells of changes, and whoever changes legacy tables holds their lock.
+fn changes_by_others_are_heard(lab: &mut Lab) -> Test<'_> {
+    Box::pin(async move {
+        (lab.config.refresh_interval, lab.config.post_write_check) = (NEVER, Duration::ZERO);
+        lab.restart().await;
+        two_pods(lab).await;
+        let right = lab.saved();
+        for damage in ["-F mgy-FORWARD", "-D mgy-pi-shop.from-web 1", "-t raw -F"] {
+            lab.iptables(damage);
+            lab.condition(&format!("repair of {damage}"), |lab| lab.saved() == right)
+                .await;
+        }
+        // As kube-proxy does when it starts second.
+        lab.iptables("-I FORWARD -s 203.0.113.9 -j ACCEPT");
+        let first = |lab: &Lab| {
+            let saved = lab.saved();
+            let first = saved.iter().find(|line| line.starts_with("-A FORWARD "));
+            first.is_some_and(|line| line.contains("mgy-FORWARD"))
+        };
+        lab.condition("being first again", first).await;
+        lab.expect(&[
+            ("shop/a", "shop/b", Tcp, 80, true),
+            ("shop/b", "shop/a", Tcp, 80, false),
+        ])
+        .await;
+    })
+}
+
+fn a_flush_is_repaired_and_counted(lab: &mut Lab) -> Test<'_> {
+    Box::pin(async move {
+        (lab.config.refresh_interval, lab.config.post_write_check) = (NEVER, Duration::ZERO);
+        lab.restart().await;
+        two_pods(lab).await;
+        let ours = |lab: &Lab| {
+            lab.saved()
+                .into_iter()
+                .filter(|line| line.contains("mgy"))
+                .collect::<Vec<_>>()
+        };
+        let right = ours(lab);
+        let backend = lab.engine.status().backend;
+        let (v4, v6) = (format!("iptables-{backend}"), format!("ip6tables-{backend}"));
+        let mut intrusions: Vec<(&str, &[&str])> = vec![
+            (&v4, &["-w", "-F"]),
+            (&v4, &["-w", "-X"]),
+            (&v6, &["-w", "-F"]),
+            (&v4, &["-w", "-t", "raw", "-F"]),
+        ];
+        if backend == Backend::Nft {
+            intrusions.push(("nft", &["flush", "ruleset"]));
+        }
+        for (tool, intrusion) in intrusions {
+            let repairs = lab.engine.status().counters.repairs;
+            // Alone it is refused, as our chains are in use.
+            if intrusion.contains(&"-X") {
+                output(tool, &["-w", "-F"]);
+            }
+            output(tool, intrusion);
+            let begun = tokio::time::Instant::now();
+            lab.condition(&format!("repair of {tool} {intrusion:?}"), |lab| {
+                lab.engine.status().counters.repairs > repairs && ours(lab) == right
+            })
+            .await;
+            println!("{tool} {intrusion:?}: repaired after {:?}", begun.elapsed());
+            lab.expect(&[
+                ("shop/a", "shop/b", Tcp, 80, true),
+                ("shop/b", "shop/a", Tcp, 80, false),
+            ])
+            .await;
+        }
+    })
+}
+
+/// Others may write in the same moment, and sets tell nothing.
+fn what_was_written_is_looked_at_again(lab: &mut Lab) -> Test<'_> {
+    Box::pin(async move {
+        lab.config.refresh_interval = NEVER;
+        lab.config.post_write_check = Duration::from_millis(200);
+        lab.restart().await;
+        two_pods(lab).await;
+        let right = lab.saved();
+        let set = right
+            .iter()
+            .find_map(|line| line.strip_prefix("add mgy4-")?.strip_suffix(" 10.0.1.1"))
+            .unwrap();
+        output("ipset", &["del", &format!("mgy4-{set}"), "10.0.1.1"]);
+        lab.condition("repair of a set", |lab| lab.saved() == right).await;
+        lab.condition("count", |lab| lab.engine.status().counters.repairs == 1)
+            .await;
     })
 }
 
