@@ -2,6 +2,7 @@
 
 mod aggregation;
 mod cni_conf;
+mod ipvs;
 mod network_condition;
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ pub fn look(
         unavailable,
         findings.clone(),
     ));
+    tasks.spawn(ipvs::watch(findings.clone()));
     if let Some(dir) = surroundings.cni_conf_dir {
         tasks.spawn(cni_conf::watch(dir, findings.clone()));
     }
