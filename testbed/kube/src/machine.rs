@@ -8,7 +8,7 @@
 //!
 //! A machine's first process supervises the services, as systemd does on a real one: what dies comes back, what is
 //! stopped stays stopped. It listens on a socket of the machine's own for what [`Machine`] asks. When it is killed, the
-//! kernel ends everything of the machine; its disk ([`NodePlace::disk`]) remains.
+//! kernel ends everything of the machine; its disk ([`NodePlace::disk`](crate::place::NodePlace::disk)) remains.
 
 mod cgroups;
 mod client;
