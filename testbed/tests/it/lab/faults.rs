@@ -26,12 +26,12 @@ fn told(text: &str) -> Vec<String> {
 )]
 #[case::unknown_daemon(
     "name: x\ntopology:\n  nodes:\n    r1: {kind: frr, image: frr, extras: {frr: {daemons: [bgp]}}}\n",
-    ":4:57: topology.nodes.r1.extras.frr.daemons: \"bgp\" is no daemon of FRR; known here: bgpd, ospfd, ospf6d, ripd, ripngd, \
+    ":4:58: topology.nodes.r1.extras.frr.daemons: \"bgp\" is no daemon of FRR; known here: bgpd, ospfd, ospf6d, ripd, ripngd, \
      isisd, pimd, pim6d, ldpd, nhrpd, eigrpd, babeld, pbrd, bfdd, fabricd, vrrpd, pathd"
 )]
 #[case::open_brace(
-    "name: x\ntopology:\n  nodes:\n    a: {kind: linux, image: alpine, exec: ['echo ${A']}\n",
-    ":4:1: has a ${ without its } on this line; close it, or write $${"
+    "name: x\ntopology:\n  nodes:\n    a:\n      kind: linux\n      image: alpine\n      exec: ['echo ${A']\n",
+    ":7:1: has a ${ without its } on this line; close it, or write $${"
 )]
 #[case::far_from_any_field(
     "name: x\nmgmt: {k8s: 1}\ntopology: {nodes: {a: {kind: linux, image: alpine}}}\n",
