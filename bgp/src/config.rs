@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::fib::Sources;
 use crate::filter::Filter;
 use crate::prefix::Family;
 use crate::wire::Community;
@@ -41,6 +42,9 @@ pub struct Config {
     /// RFC 4724.
     #[serde(default)]
     pub graceful_restart: GracefulRestart,
+    /// Addresses that packets of this machine's own bear where learnt routes lead them.
+    #[serde(default)]
+    pub sources: Sources,
     /// Networks to originate.
     #[serde(default)]
     pub networks: Vec<Originated>,
@@ -175,6 +179,7 @@ impl Config {
             max_paths: default_max_paths(),
             multipath_relax: true,
             graceful_restart: GracefulRestart::default(),
+            sources: Sources::default(),
             networks: Vec::new(),
             filters: BTreeMap::new(),
             peers: Vec::new(),

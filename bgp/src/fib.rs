@@ -5,9 +5,10 @@ pub mod memory;
 
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// A route as the forwarding plane wants it: next hops are on connected networks.
@@ -26,6 +27,37 @@ pub struct FibHop {
     pub via: IpAddr,
     /// Index of the interface it is on.
     pub oif: u32,
+}
+
+/// Which source address the machine's own packets take on learnt routes, one a family. Where its address is on a loopback
+/// and its uplinks have addresses that nobody routes to, an answer finds the way back to no other. An address that
+/// the machine does not have is left out, for the kernel would refuse the routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sources {
+    /// For IPv4 destinations; by default the kernel's choice, an address of the outgoing interface.
+    pub ipv4: Option<Ipv4Addr>,
+    /// For IPv6 destinations; by default the kernel's choice (RFC 6724).
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl Sources {
+    /// The one for packets to `prefix`.
+    pub fn towards(&self, prefix: &IpNetwork) -> Option<IpAddr> {
+        match prefix {
+            IpNetwork::V4(_) => self.ipv4.map(IpAddr::V4),
+            IpNetwork::V6(_) => self.ipv6.map(IpAddr::V6),
+        }
+    }
+
+    /// Without those that are not among `addresses`.
+    fn among(self, addresses: &[LocalAddress]) -> Self {
+        let there = |source: IpAddr| addresses.iter().any(|local| local.addr == source);
+        Sources {
+            ipv4: self.ipv4.filter(|source| there((*source).into())),
+            ipv6: self.ipv6.filter(|source| there((*source).into())),
+        }
+    }
 }
 
 /// The wanted state of one prefix.

@@ -13,10 +13,12 @@ use futures::FutureExt;
 use ipnetwork::IpNetwork;
 use margay_netlink::{Event, Groups, Handle, Monitor, Op, Route, RouteFilter};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Fib, FibBatch, FibRoute, Started, Topology};
+use self::convert::Style;
+use super::{Fib, FibBatch, FibRoute, Sources, Started, Topology};
 
 /// Routes a batch.
 const BATCH: usize = 512;
@@ -67,6 +69,9 @@ pub struct KernelFib {
     routes_outdated: bool,
     retry_at: Option<Instant>,
     forwarding_kept: bool,
+    /// What is asked for; `style` has of it what the machine has.
+    sources: Option<watch::Receiver<Sources>>,
+    style: Style,
 }
 
 impl KernelFib {
@@ -86,7 +91,18 @@ impl KernelFib {
             routes_outdated: false,
             retry_at: None,
             forwarding_kept: false,
+            sources: None,
+            style: Style {
+                config,
+                sources: Sources::default(),
+            },
         }
+    }
+
+    /// Gives routes the source addresses that `sources` says, whenever it says others.
+    pub fn sources(mut self, sources: watch::Receiver<Sources>) -> Self {
+        self.sources = Some(sources);
+        self
     }
 
     /// Says that what the caller forwards for its own networks was kept over a restart, so that it is one (RFC 4724
@@ -108,7 +124,7 @@ impl KernelFib {
         self.strays = strays;
         self.installed = ours
             .into_iter()
-            .map(|r| (r.dst, convert::from_kernel(&r, &self.config)))
+            .map(|r| (r.dst, convert::from_kernel(&r, &self.style)))
             .collect();
         Ok(())
     }
@@ -131,12 +147,17 @@ impl KernelFib {
             match (wanted, self.installed.get(&prefix)) {
                 (Some(route), Some(Some(there))) if route == there => {}
                 (Some(route), _) => {
-                    let op = Op::ReplaceRoute(convert::to_kernel(&prefix, route, &self.config));
+                    let op = Op::ReplaceRoute(convert::to_kernel(&prefix, route, &self.style));
                     changes.push((prefix, Some(route.clone()), op));
                 }
                 (None, Some(there)) if self.complete => {
                     let route = there.clone().unwrap_or(FibRoute::Unicast(Default::default()));
-                    let op = Op::DeleteRoute(convert::to_kernel(&prefix, &route, &self.config));
+                    // With whatever source address it has.
+                    let gone = Route {
+                        src: None,
+                        ..convert::to_kernel(&prefix, &route, &self.style)
+                    };
+                    let op = Op::DeleteRoute(gone);
                     changes.push((prefix, None, op));
                 }
                 (None, _) => {}
@@ -187,6 +208,22 @@ impl KernelFib {
         }
     }
 
+    /// Takes of the source addresses asked for those that this machine has. Whether that is news.
+    fn choose_sources(&mut self) -> bool {
+        let asked = self
+            .sources
+            .as_mut()
+            .map_or_else(Sources::default, |s| *s.borrow_and_update());
+        let usable = asked.among(&self.topology.addresses);
+        if usable != asked {
+            warn!(
+                ?asked,
+                "this machine lacks a source address for its routes; leaving it out until it is there"
+            );
+        }
+        std::mem::replace(&mut self.style.sources, usable) != usable
+    }
+
     async fn repair(&mut self) {
         self.routes_outdated = false;
         if let Err(error) = self.list_installed().await {
@@ -212,7 +249,7 @@ impl KernelFib {
                 self.topology_outdated = true;
             }
             Event::Route(route) if self.is_ours(&route) => {
-                let there = convert::from_kernel(&route, &self.config);
+                let there = convert::from_kernel(&route, &self.style);
                 if self.installed.get(&route.dst) != Some(&there) {
                     self.routes_outdated = true;
                 }
@@ -252,8 +289,22 @@ impl KernelFib {
         let Some(monitor) = &mut self.monitor else {
             return std::future::pending().await;
         };
+        let sources = &mut self.sources;
+        let others = async {
+            let told = match sources {
+                Some(sources) => sources.changed().await.is_ok(),
+                None => false,
+            };
+            if !told {
+                std::future::pending::<()>().await;
+            }
+        };
         let event = tokio::select! {
             event = monitor.next() => event,
+            () = others => {
+                self.routes_outdated |= self.choose_sources();
+                return;
+            }
             () = timer => {
                 self.retry_at = None;
                 self.routes_outdated = true;
@@ -280,8 +331,9 @@ impl Fib for KernelFib {
     async fn start(&mut self) -> io::Result<Started> {
         let groups = Groups::LINKS | Groups::ADDRS | Groups::ROUTES;
         self.monitor = Some(self.handle.monitor(groups).map_err(io::Error::other)?);
-        self.list_installed().await.map_err(io::Error::other)?;
         self.topology = self.read_topology().await.map_err(io::Error::other)?;
+        self.choose_sources();
+        self.list_installed().await.map_err(io::Error::other)?;
         let kept = self.installed.len() + self.strays.len();
         if kept > 0 {
             info!(
@@ -319,9 +371,25 @@ impl Fib for KernelFib {
     }
 
     async fn catch_up(&mut self) -> Option<Topology> {
+        let topology = self.look_around().await;
         if self.routes_outdated && self.retry_at.is_none() {
             self.repair().await;
         }
+        topology
+    }
+
+    async fn flush(&mut self) {
+        self.wanted.clear();
+        self.complete = true;
+        let all: Vec<IpNetwork> = self.installed.keys().copied().collect();
+        self.write(all).await;
+    }
+}
+
+impl KernelFib {
+    /// Reads the topology where events say that it may be another; before routes are repaired, which may bear no
+    /// source address that has gone.
+    async fn look_around(&mut self) -> Option<Topology> {
         if !self.topology_outdated {
             return None;
         }
@@ -330,6 +398,7 @@ impl Fib for KernelFib {
             Ok(topology) if topology == self.topology => None,
             Ok(topology) => {
                 self.topology = topology.clone();
+                self.routes_outdated |= self.choose_sources();
                 Some(topology)
             }
             Err(error) => {
@@ -339,12 +408,5 @@ impl Fib for KernelFib {
                 None
             }
         }
-    }
-
-    async fn flush(&mut self) {
-        self.wanted.clear();
-        self.complete = true;
-        let all: Vec<IpNetwork> = self.installed.keys().copied().collect();
-        self.write(all).await;
     }
 }

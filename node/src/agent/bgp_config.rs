@@ -9,6 +9,7 @@ use margay_api::slim::Node;
 use margay_api::v3::{BGPConfigurationSpec, LogLevel};
 use margay_api::validate;
 use margay_bgp::config::{Config, Originated, PeerConfig};
+use margay_bgp::fib::Sources;
 use margay_bgp::filter::{Action, Changes, Filter, PrefixRange, Rule, Source};
 use margay_bgp::prefix::Family;
 
@@ -59,6 +60,10 @@ pub fn plan(cluster: &Cluster, me: &Node, surroundings: &Surroundings) -> BgpPla
 
     let prefixes = prefixes(cluster, name);
     let mut config = Config::new(own.as_number, own.router_id());
+    config.sources = Sources {
+        ipv4: own.v4,
+        ipv6: own.v6,
+    };
     config.listen = listen(&settings, surroundings.ipv6);
     config.filters = BTreeMap::from([
         (IMPORT.to_owned(), import_filter(&prefixes)),

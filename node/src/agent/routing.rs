@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 use margay_api::v3::LogLevel;
 use margay_bgp::config::Config;
+use margay_bgp::fib::Sources;
 use margay_bgp::fib::kernel::{KernelConfig, KernelFib};
 use margay_bgp::speaker::{Handle, Shutdown, Speaker};
 use margay_netlink::Handle as Netlink;
@@ -36,6 +37,8 @@ pub struct Routing {
     ipv6: bool,
     /// For others.
     speaker: watch::Sender<Option<Handle>>,
+    /// For the routes in the kernel.
+    sources: watch::Sender<Sources>,
     applied: Option<Config>,
     /// What is announced, or was by the last agent while packets have gone on flowing.
     shown: Vec<IpNetwork>,
@@ -59,6 +62,7 @@ impl Routing {
             kernel_kept,
             ipv6,
             speaker,
+            sources: watch::Sender::default(),
             applied: None,
             shown: Vec::new(),
             log_level: None,
@@ -167,6 +171,8 @@ impl Routing {
 
     async fn apply(&mut self, config: Config) -> Result<(), margay_bgp::speaker::Error> {
         let running = self.speaker.borrow().clone();
+        self.sources
+            .send_if_modified(|sources| std::mem::replace(sources, config.sources) != config.sources);
         match running {
             Some(speaker) => speaker.apply(config.clone()).await?,
             None => {
@@ -174,7 +180,9 @@ impl Routing {
                     protocol: bgp_config::ROUTE_PROTOCOL,
                     ..KernelConfig::default()
                 };
-                let fib = KernelFib::new(self.netlink.clone(), kernel).forwarding_kept(self.kernel_kept);
+                let fib = KernelFib::new(self.netlink.clone(), kernel)
+                    .forwarding_kept(self.kernel_kept)
+                    .sources(self.sources.subscribe());
                 self.speaker
                     .send_replace(Some(Speaker::start(config.clone(), fib).await?));
             }

@@ -14,9 +14,11 @@ use anyhow::Context;
 use clap::Parser;
 use margay_bgp::config::file::File;
 use margay_bgp::config::{Config, PeerConfig};
+use margay_bgp::fib::Sources;
 use margay_bgp::fib::kernel::KernelFib;
 use margay_bgp::speaker::{Shutdown, Speaker};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
@@ -100,7 +102,9 @@ async fn run(path: &Path, file: File) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let netlink = margay_netlink::Handle::new().context("cannot talk to the kernel about routes")?;
-    let speaker = Speaker::start(file.bgp.clone(), KernelFib::new(netlink, file.kernel)).await?;
+    let (sources, asked) = watch::channel(file.bgp.sources);
+    let fib = KernelFib::new(netlink, file.kernel).sources(asked);
+    let speaker = Speaker::start(file.bgp.clone(), fib).await?;
     let control = match &file.control {
         Some(path) => Some(control::serve(path, speaker.clone())?),
         None => None,
@@ -108,7 +112,7 @@ async fn run(path: &Path, file: File) -> anyhow::Result<()> {
     info!(asn = file.bgp.local_as, peers = file.bgp.peers.len(), "running");
     loop {
         tokio::select! {
-            _ = hangup.recv() => match reload(path, &file, &speaker).await {
+            _ = hangup.recv() => match reload(path, &file, &speaker, &sources).await {
                 Ok(()) => info!("configuration taken"),
                 Err(fault) => error!("configuration refused, the old one stays in force: {fault:#}"),
             },
@@ -121,11 +125,18 @@ async fn run(path: &Path, file: File) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn reload(path: &Path, running: &File, speaker: &margay_bgp::speaker::Handle) -> anyhow::Result<()> {
+async fn reload(
+    path: &Path,
+    running: &File,
+    speaker: &margay_bgp::speaker::Handle,
+    sources: &watch::Sender<Sources>,
+) -> anyhow::Result<()> {
     let file = File::read(path).with_context(|| path.display().to_string())?;
     if (file.kernel, &file.control) != (running.kernel, &running.control) {
         anyhow::bail!("{}: kernel and control only change with a restart", path.display());
     }
+    let asked = file.bgp.sources;
     speaker.apply(file.bgp).await?;
+    sources.send_replace(asked);
     Ok(())
 }

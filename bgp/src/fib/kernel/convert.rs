@@ -6,23 +6,46 @@ use ipnetwork::IpNetwork;
 use margay_netlink::{Addr, NextHop, Route, RouteKind};
 
 use super::KernelConfig;
-use crate::fib::{FibHop, FibRoute, LocalAddress, Topology, UnderlayRoute};
+use crate::fib::{FibHop, FibRoute, LocalAddress, Sources, Topology, UnderlayRoute};
 
-pub(super) fn to_kernel(prefix: &IpNetwork, route: &FibRoute, config: &KernelConfig) -> Route {
-    let base = match route {
+/// How a route of ours is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    pub(super) config: KernelConfig,
+    pub(super) sources: Sources,
+}
+
+pub(super) fn to_kernel(prefix: &IpNetwork, route: &FibRoute, style: &Style) -> Route {
+    let mut base = match route {
         FibRoute::Blackhole => Route::blackhole(*prefix),
         FibRoute::Unicast(hops) => hops.iter().fold(Route::unicast(*prefix), |r, hop| {
             r.hop(NextHop::via_dev(hop.via, hop.oif))
         }),
     };
+    base.src = style.source(prefix, route);
+    let config = &style.config;
     base.protocol(config.protocol).table(config.table).metric(config.metric)
 }
 
 /// `None` when we would never write it like that.
-pub(super) fn from_kernel(route: &Route, config: &KernelConfig) -> Option<FibRoute> {
-    if route.metric != Some(config.metric) {
+pub(super) fn from_kernel(route: &Route, style: &Style) -> Option<FibRoute> {
+    if route.metric != Some(style.config.metric) {
         return None;
     }
+    let found = read(route)?;
+    (style.source(&route.dst, &found) == route.src).then_some(found)
+}
+
+impl Style {
+    fn source(&self, prefix: &IpNetwork, route: &FibRoute) -> Option<IpAddr> {
+        match route {
+            FibRoute::Unicast(_) => self.sources.towards(prefix),
+            FibRoute::Blackhole => None,
+        }
+    }
+}
+
+fn read(route: &Route) -> Option<FibRoute> {
     match route.kind {
         RouteKind::Blackhole => Some(FibRoute::Blackhole),
         RouteKind::Unicast => {
