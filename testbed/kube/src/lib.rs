@@ -18,6 +18,7 @@ pub mod assets;
 pub mod backup;
 pub mod cluster;
 pub mod config;
+pub mod dns;
 pub mod machine;
 pub mod pki;
 pub mod place;

@@ -1,6 +1,7 @@
 //! The steps that bring a cluster up.
 
 use std::fs;
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use super::disks::Disks;
 use super::{Cluster, Options, in_parallel};
 use crate::assets::Assets;
+use crate::dns;
 use crate::place::Place;
 use crate::relay;
 use crate::spec::{Labelled, Spec};
@@ -68,6 +70,7 @@ pub(super) fn up(file: &Path, name: &str, options: Options, assets: Assets, tell
     cluster.await_nodes(&names)?;
     step("nodes registered");
     cluster.dress_nodes()?;
+    cluster.apply(&dns::manifest(&cluster.spec))?;
     Ok(cluster)
 }
 
@@ -103,6 +106,24 @@ impl Cluster {
                 .map(drop)
                 .with_context(|| format!("nodes have not registered; logs: {}", self.place.dir().display())),
         }
+    }
+
+    /// Applies a manifest.
+    fn apply(&self, manifest: &str) -> Result<()> {
+        let mut kubectl = self.kubectl_command(&["apply", "-f", "-"]);
+        kubectl
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut kubectl = kubectl.spawn()?;
+        let mut stdin = kubectl.stdin.take().context("kubectl's standard input")?;
+        stdin.write_all(manifest.as_bytes())?;
+        drop(stdin);
+        let out = kubectl.wait_with_output()?;
+        if !out.status.success() {
+            bail!("`kubectl apply`: {}", String::from_utf8_lossy(&out.stderr).trim());
+        }
+        Ok(())
     }
 
     /// What an operator adds to Node objects: the role, and the topology's annotations.
