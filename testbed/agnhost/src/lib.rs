@@ -3,6 +3,7 @@
 mod connect;
 mod netexec;
 pub mod probe;
+pub mod sweep;
 pub mod traffic;
 
 pub use connect::{ConnectError, Protocol, connect};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use margay_agnhost::{self as agnhost, Protocol, Servers, probe, traffic};
+use ipnetwork::IpNetwork;
+use margay_agnhost::{self as agnhost, Protocol, Servers, probe, sweep, traffic};
 
 #[derive(Parser)]
 #[command(
@@ -58,6 +59,19 @@ enum Cmd {
         #[arg(long, default_value = "10s", value_parser = duration)]
         duration: Duration,
     },
+    /// Send packets to every address of some networks, and tell which ever answered, as JSON, a line each second
+    Sweep {
+        /// Networks, of one family
+        #[arg(required = true)]
+        networks: Vec<IpNetwork>,
+        #[arg(long, default_value_t = 8081)]
+        port: u16,
+        /// Within which every address gets its packet
+        #[arg(long, default_value = "50ms", value_parser = duration)]
+        interval: Duration,
+        #[arg(long, default_value = "10s", value_parser = duration)]
+        duration: Duration,
+    },
 }
 
 fn main() -> ExitCode {
@@ -105,6 +119,14 @@ fn run(command: Cmd) -> anyhow::Result<()> {
                 serde_json::to_string(&traffic::run(target, flow, rate, duration)?)?
             );
         }
+        Cmd::Sweep {
+            networks,
+            port,
+            interval,
+            duration,
+        } => sweep::run(&networks, port, interval, duration, |state| {
+            println!("{}", serde_json::to_string(state).unwrap_or_default());
+        })?,
     }
     Ok(())
 }
