@@ -26,6 +26,14 @@ demo-down: root build ## Take the demo away and compare the host with how it was
 test: needs-test build ## Run all tests
 	@scripts/test
 
+.PHONY: test-kube
+test-kube: kube needs-test build ## Run all tests on real Kubernetes, some 40 minutes
+	@NEXTEST_PROFILE=kube scripts/test -p margay-kubelab
+
+.PHONY: kube-e2e
+kube-e2e: kube needs-test build ## Run Kubernetes' own specs for NetworkPolicy, Services and DNS
+	@NEXTEST_PROFILE=kube scripts/test -p margay-kubelab -E 'test(specs::)'
+
 .PHONY: lint
 lint: needs-build ## Formatting, clippy, documentation and the shape of the house
 	@scripts/lint

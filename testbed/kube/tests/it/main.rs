@@ -1,0 +1,12 @@
+//! Margay on real Kubernetes, installed as `deploy/README.md` says, from a user's side. How to write one: `harness`.
+
+mod dns;
+mod faults;
+mod first_packet;
+mod flows;
+mod guides;
+mod harness;
+mod payments;
+mod pods;
+mod services;
+mod specs;
