@@ -107,11 +107,13 @@ impl Collector {
         let Some(current) = current.filter(|current| missing && current.revision == seen.revision) else {
             return Ok(false);
         };
-        let held = block::allocations(&current.spec)
-            .iter()
-            .filter(|a| a.handle.as_deref() == Some(handle))
-            .count();
-        allocator.count_up(handle, &current.spec.cidr, held as u32).await?;
+        let mut held = block::allocations(&current.spec);
+        held.retain(|allocation| allocation.handle.as_deref() == Some(handle));
+        let holder = held.first().and_then(|first| block::holder(&current.spec, first));
+        let node = holder.unwrap_or_default();
+        allocator
+            .count_up(handle, node, &current.spec.cidr, held.len() as u32)
+            .await?;
         Ok(true)
     }
 }

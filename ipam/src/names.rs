@@ -26,6 +26,9 @@ pub fn node_hash(node: &str) -> String {
     base32(&Sha3_256::digest(node.as_bytes()))
 }
 
+/// Annotation of a handle: the node whose pod it is. Admission policies go by it. Calico's handles have none.
+pub(crate) const NODE_ANNOTATION: &str = "margay.io/node";
+
 pub(crate) const NODE_HASH_LABEL: &str = "projectcalico.org/hostname-hash";
 
 pub(crate) fn affinity_labels(node: &str, kind: &str, block: &str) -> BTreeMap<String, String> {

@@ -28,10 +28,12 @@ pub trait Store: Send + Sync {
         label: Option<(&str, &str)>,
     ) -> impl Future<Output = Result<Vec<Stored<R>>, StoreError>> + Send;
 
-    /// Adds an object under the name and labels that its spec gives; fails with `AlreadyExists`.
-    fn create<R: Resource>(&self, spec: R) -> impl Future<Output = Result<Stored<R>, StoreError>> + Send;
+    /// Adds an object for a node, under the name and labels that its spec gives and with [`Resource::annotations`]; fails
+    /// with `AlreadyExists`.
+    fn create<R: Resource>(&self, spec: R, node: &str) -> impl Future<Output = Result<Stored<R>, StoreError>> + Send;
 
-    /// Replaces the spec of an object that has not changed since `old` was read; fails with `Conflict` or `NotFound`.
+    /// Replaces the spec of an object that has not changed since `old` was read, and keeps its annotations; fails with
+    /// `Conflict` or `NotFound`.
     fn update<R: Resource>(
         &self,
         old: &Stored<R>,
@@ -60,6 +62,11 @@ pub trait Resource: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sy
 
     /// The object's labels.
     fn labels(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    /// Annotations of an object that is made for a node: they name it where the spec does not.
+    fn annotations(_node: &str) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
 
@@ -105,6 +112,10 @@ impl Resource for IPAMHandleSpec {
         names::handle_name(&self.handle_id)
     }
 
+    fn annotations(node: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([(names::NODE_ANNOTATION.to_owned(), node.to_owned())])
+    }
+
     fn is_deleted(&self) -> bool {
         self.deleted
     }
@@ -117,6 +128,8 @@ pub struct Stored<R> {
     pub name: String,
     /// The version that was read, opaque.
     pub revision: String,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
     /// Its spec.
     pub spec: R,
 }

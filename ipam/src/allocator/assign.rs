@@ -108,7 +108,7 @@ impl<S: Store> Allocator<S> {
                 return Err(error);
             }
             if !counted {
-                self.count_up(handle, &stored.spec.cidr, 1).await?;
+                self.count_up(handle, &self.node, &stored.spec.cidr, 1).await?;
                 counted = true;
             }
             spec.sequence_number += 1;
@@ -241,7 +241,7 @@ impl<S: Store> Allocator<S> {
                 break;
             }
             if chosen.len() > counted {
-                self.count_up(&request.handle, &cidr, (chosen.len() - counted) as u32)
+                self.count_up(&request.handle, &self.node, &cidr, (chosen.len() - counted) as u32)
                     .await?;
                 counted = chosen.len();
             }

@@ -193,7 +193,7 @@ impl<S: Store> Allocator<S> {
             .await?
         {
             Some(stored) => self.store.update(&stored, spec).await,
-            None => self.store.create(spec).await,
+            None => self.store.create(spec, node).await,
         };
         match written {
             Ok(stored) => Ok(Some(stored)),
@@ -217,7 +217,7 @@ impl<S: Store> Allocator<S> {
                     return Ok(Some(false));
                 }
                 let fresh = block::new(network, Some(&self.node), time::rfc3339(now), time::nanoseconds(now));
-                self.store.create(fresh).await
+                self.store.create(fresh, &self.node).await
             }
             Some(stored) if stored.spec.affinity.is_some() && block::owner(&stored.spec) != Some(&self.node) => {
                 return Ok(Some(false));

@@ -8,8 +8,8 @@ use crate::names::handle_name;
 use crate::store::Store;
 
 impl<S: Store> Allocator<S> {
-    /// Notes that `count` more addresses of the block are the handle's.
-    pub(crate) async fn count_up(&self, handle: &str, block: &str, count: u32) -> Result<(), Error> {
+    /// Notes that `count` more addresses of the block are the handle's, which is of a pod on `node`.
+    pub(crate) async fn count_up(&self, handle: &str, node: &str, block: &str, count: u32) -> Result<(), Error> {
         let name = handle_name(handle);
         for attempt in 0..ATTEMPTS {
             let written = match self.read::<IPAMHandleSpec>(&name, attempt).await? {
@@ -20,13 +20,12 @@ impl<S: Store> Allocator<S> {
                 }
                 None => {
                     let block = [(block.to_owned(), count)].into();
-                    self.store
-                        .create(IPAMHandleSpec {
-                            handle_id: handle.to_owned(),
-                            block,
-                            deleted: false,
-                        })
-                        .await
+                    let spec = IPAMHandleSpec {
+                        handle_id: handle.to_owned(),
+                        block,
+                        deleted: false,
+                    };
+                    self.store.create(spec, node).await
                 }
             };
             match written {

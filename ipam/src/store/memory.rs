@@ -35,6 +35,8 @@ struct Object {
     versions: Vec<Option<(u64, Arc<dyn Any + Send + Sync>)>>,
     /// Labels follow from the name's parts, so that all versions share them.
     labels: BTreeMap<String, String>,
+    /// What it was made with.
+    annotations: BTreeMap<String, String>,
 }
 
 /// How many versions stale reads reach back.
@@ -247,6 +249,7 @@ impl Object {
         Some(Stored {
             name: name.to_owned(),
             revision: revision.to_string(),
+            annotations: self.annotations.clone(),
             spec,
         })
     }
@@ -295,14 +298,15 @@ impl Store for Memory {
         Ok(found)
     }
 
-    async fn create<R: Resource>(&self, spec: R) -> Result<Stored<R>, StoreError> {
-        let name = spec.name();
+    async fn create<R: Resource>(&self, spec: R, node: &str) -> Result<Stored<R>, StoreError> {
+        let (name, annotations) = (spec.name(), R::annotations(node));
         let what = format!("{} {name}", R::KIND);
         self.write(&what.clone(), move |state| {
             let object = state.objects.get(&(R::KIND, name.clone()));
             if object.and_then(|object| object.version::<R>(&name, 0)).is_some() {
                 return Err(StoreError::AlreadyExists(what));
             }
+            state.objects.entry((R::KIND, name.clone())).or_default().annotations = annotations;
             Ok(state.put(&name, Some(spec)).expect("just put"))
         })
         .await

@@ -1,10 +1,12 @@
 //! Rules of assignment, one at a time.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures::executor::block_on;
 use ipnetwork::IpNetwork;
 use margay_api::v3::{AllowedUse, AssignmentMode, BlockAffinitySpec, IPAMBlockSpec, IPAMHandleSpec};
+use margay_ipam::gc::Collector;
 use margay_ipam::store::memory::Memory;
 use margay_ipam::store::{Resource, Settings, Store};
 use margay_ipam::{Allocator, Assigned, Attributes, Error, Request, block};
@@ -396,7 +398,7 @@ fn a_pending_claim_of_another_node_counts_for_nothing() {
         node: "a".into(),
         ..Default::default()
     };
-    block_on(memory.create(pending)).unwrap();
+    block_on(memory.create(pending, "a")).unwrap();
     let b = Allocator::new(memory.clone(), "b");
     assert!(!assign(&b, "h", 1, 0).unwrap().addresses[0].borrowed);
     // Its node finds that it lost, withdraws, and borrows.
@@ -445,13 +447,13 @@ fn objects_that_others_marked_as_deleted_do_not_count() {
     marked.affinity = Some("host:b".into());
     marked.allocations = vec![None; 4];
     marked.unallocated = vec![0, 1, 2, 3];
-    block_on(memory.create(marked)).unwrap();
-    block_on(memory.create(IPAMHandleSpec {
+    block_on(memory.create(marked, "b")).unwrap();
+    let handle = IPAMHandleSpec {
         handle_id: "h".into(),
         deleted: true,
         ..Default::default()
-    }))
-    .unwrap();
+    };
+    block_on(memory.create(handle, "b")).unwrap();
     let a = Allocator::new(memory.clone(), "a");
     assert!(block_on(a.recover()).is_ok());
     let got = block_on(a.assign_ip("10.0.0.1".parse().unwrap(), "h", &Attributes::default())).unwrap();
@@ -462,4 +464,32 @@ fn objects_that_others_marked_as_deleted_do_not_count() {
             .iter()
             .all(|stored| !stored.spec.deleted)
     );
+}
+
+#[test]
+fn a_handle_names_its_pods_node_whoever_writes_it() {
+    let (memory, _) = one_pool("10.0.0.0/24", 26);
+    let (a, controller) = (
+        Allocator::new(memory.clone(), "a"),
+        Allocator::new(memory.clone(), "controller"),
+    );
+    let marks = || {
+        let handles = memory.snapshot::<IPAMHandleSpec>();
+        handles
+            .iter()
+            .map(|stored| stored.annotations.clone())
+            .collect::<Vec<_>>()
+    };
+    let of_a = [BTreeMap::from([("margay.io/node".to_owned(), "a".to_owned())])];
+    assign(&a, "h", 1, 0).unwrap();
+    assert_eq!(marks(), of_a);
+    assign(&a, "h", 1, 0).unwrap();
+    assert_eq!(marks(), of_a);
+    let handle = memory.snapshot::<IPAMHandleSpec>().remove(0);
+    block_on(memory.delete(&handle)).unwrap();
+    let mut collector = Collector::default();
+    for _ in 0..2 {
+        block_on(collector.pass(&controller)).unwrap();
+    }
+    assert_eq!(marks(), of_a);
 }

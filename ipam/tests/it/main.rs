@@ -5,4 +5,5 @@
 mod behaviour;
 mod crash;
 mod harness;
+mod rights;
 mod simulation;

@@ -1,7 +1,7 @@
 //! Several nodes at once on a store that loses, delays, conflicts and lags, killed at any moment.
 //!
 //! Each seed is one deterministic run. After every poll of every node no address is given twice and no block has two
-//! owners; once all have recovered and the collector has run, nothing is leaked.
+//! owners; once all have recovered and the collector has run, nothing is leaked. No agent writes what its rights do not allow.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,6 +17,7 @@ use margay_ipam::store::{Resource, Settings, Store, StoreError, Stored};
 use margay_ipam::{Allocator, Error};
 
 use crate::harness::{Random, check_always, check_settled, pool, request, settings};
+use crate::rights::Guarded;
 
 type Running = Pin<Box<dyn Future<Output = Outcome>>>;
 
@@ -92,8 +93,13 @@ impl<S: Store + Clone + 'static> World<S> {
         }
     }
 
-    fn allocator(&self, node: &str) -> Allocator<S> {
-        Allocator::new(self.store.clone(), node)
+    /// An allocator of a node's agent, which may write no more than an agent may.
+    fn allocator(&self, node: &str) -> Allocator<Guarded<S>> {
+        Allocator::new(Guarded::new(self.store.clone(), Some(node)), node)
+    }
+
+    fn controllers(&self) -> Allocator<Guarded<S>> {
+        Allocator::new(Guarded::new(self.store.clone(), None), "controller")
     }
 
     fn held(&self) -> BTreeMap<IpAddr, String> {
@@ -247,7 +253,7 @@ impl<S: Store + Clone + 'static> World<S> {
                 node.gone = true;
                 node.running.clear();
             }
-            let allocator = self.allocator("controller");
+            let allocator = self.controllers();
             let gone: Vec<String> = self.nodes.iter().filter(|n| n.gone).map(|n| n.name.clone()).collect();
             let pick = self.random.next() as usize;
             let in_flight = self.in_flight();
@@ -291,7 +297,7 @@ impl<S: Store + Clone + 'static> World<S> {
     fn settle(&mut self) -> Result<(), String> {
         self.memory.set_chaos(None);
         self.controller = None;
-        let controller = self.allocator("controller");
+        let controller = self.controllers();
         for index in 0..self.nodes.len() {
             let allocator = self.allocator(&self.nodes[index].name);
             let node = &mut self.nodes[index];
@@ -321,7 +327,7 @@ impl<S: Store + Clone + 'static> World<S> {
         for index in 0..self.nodes.len() {
             let name = self.nodes[index].name.clone();
             self.nodes[index].held.clear();
-            block_on(self.allocator("controller").release_node(&name, async || true)).map_err(|e| e.to_string())?;
+            block_on(self.controllers().release_node(&name, async || true)).map_err(|e| e.to_string())?;
         }
         let (blocks, handles) = (
             self.memory.snapshot::<IPAMBlockSpec>(),
@@ -410,14 +416,14 @@ impl Store for Overwriting {
         self.0.list(label).await
     }
 
-    async fn create<R: Resource>(&self, spec: R) -> Result<Stored<R>, StoreError> {
-        self.0.create(spec).await
+    async fn create<R: Resource>(&self, spec: R, node: &str) -> Result<Stored<R>, StoreError> {
+        self.0.create(spec, node).await
     }
 
     async fn update<R: Resource>(&self, old: &Stored<R>, spec: R) -> Result<Stored<R>, StoreError> {
         match self.0.get_latest::<R>(&old.name).await? {
             Some(current) => self.0.update(&current, spec).await,
-            None => self.0.create(spec).await,
+            None => self.0.create(spec, "").await,
         }
     }
 

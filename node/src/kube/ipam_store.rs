@@ -79,16 +79,17 @@ impl Store for KubeStore {
             .collect())
     }
 
-    async fn create<R: Resource>(&self, spec: R) -> Result<Stored<R>, StoreError> {
+    async fn create<R: Resource>(&self, spec: R, node: &str) -> Result<Stored<R>, StoreError> {
         let (resource, name) = (type_of::<R>()?, spec.name());
-        let body = body(&resource, &name, None, &spec);
+        let annotations = R::annotations(node);
+        let body = body(&resource, &name, None, &annotations, &spec);
         let created = self.api.create::<Object<R>>(&resource, None, &body).await;
         created.map(stored).map_err(|error| creating::<R>(&name, error))
     }
 
     async fn update<R: Resource>(&self, old: &Stored<R>, spec: R) -> Result<Stored<R>, StoreError> {
         let resource = type_of::<R>()?;
-        let body = body(&resource, &old.name, Some(&old.revision), &spec);
+        let body = body(&resource, &old.name, Some(&old.revision), &old.annotations, &spec);
         let replaced = self.api.replace::<Object<R>>(&resource, None, &old.name, &body).await;
         replaced.map(stored).map_err(|error| failed::<R>(&old.name, error))
     }
@@ -159,8 +160,17 @@ fn type_of<R: Resource>() -> Result<ResourceType, StoreError> {
         .ok_or_else(|| StoreError::Unavailable(format!("kind {} is not kept in the API", R::KIND)))
 }
 
-fn body<R: Resource>(resource: &ResourceType, name: &str, revision: Option<&str>, spec: &R) -> Value {
+fn body<R: Resource>(
+    resource: &ResourceType,
+    name: &str,
+    revision: Option<&str>,
+    annotations: &BTreeMap<String, String>,
+    spec: &R,
+) -> Value {
     let mut metadata = json!({ "name": name });
+    if !annotations.is_empty() {
+        metadata["annotations"] = json!(annotations);
+    }
     let labels: BTreeMap<_, _> = spec.labels();
     if !labels.is_empty() {
         metadata["labels"] = json!(labels);
@@ -175,6 +185,7 @@ fn stored<R>(object: Object<R>) -> Stored<R> {
     Stored {
         name: object.metadata.name,
         revision: object.metadata.resource_version,
+        annotations: object.metadata.annotations,
         spec: object.spec,
     }
 }
@@ -193,8 +204,12 @@ fn understood<R: Resource>(object: Lenient<Object<R>>) -> Result<Stored<R>, Stor
     match R::deserialize(&closed) {
         Ok(spec) if R::KIND == "IPAMBlock" => {
             tracing::warn!(object = %format!("{} {name}", R::KIND), %why, "not understood: left alone");
-            let revision = "unreadable".to_owned();
-            Ok(Stored { name, revision, spec })
+            Ok(Stored {
+                name,
+                revision: "unreadable".to_owned(),
+                annotations: BTreeMap::new(),
+                spec,
+            })
         }
         _ => Err(StoreError::Refused(format!(
             "{} {name}: not understood: {why}; mend or delete it",
@@ -240,13 +255,33 @@ mod tests {
             node: "node1".into(),
             ..Default::default()
         };
-        let body = body(&resource::BLOCK_AFFINITY, &affinity.name(), Some("17"), &affinity);
+        let none = BTreeMap::new();
+        let body = body(
+            &resource::BLOCK_AFFINITY,
+            &affinity.name(),
+            Some("17"),
+            &none,
+            &affinity,
+        );
         assert_eq!(body["apiVersion"], "projectcalico.org/v3");
         assert_eq!(body["kind"], "BlockAffinity");
         assert_eq!(body["metadata"]["name"], "node1-10-244-0-0-26");
         assert_eq!(body["metadata"]["resourceVersion"], "17");
         assert_eq!(body["metadata"]["labels"]["projectcalico.org/ip-version"], "4");
         assert_eq!(body["spec"]["cidr"], "10.244.0.0/26");
+    }
+
+    #[test]
+    fn a_handle_names_the_node_it_is_for_and_goes_on_to() {
+        let handle = IPAMHandleSpec {
+            handle_id: "margay.c1".into(),
+            ..Default::default()
+        };
+        let made = IPAMHandleSpec::annotations("node1");
+        let body = body(&resource::IPAM_HANDLE, &handle.name(), None, &made, &handle);
+        assert_eq!(body["metadata"]["annotations"], json!({"margay.io/node": "node1"}));
+        let read = stored(serde_json::from_value::<Object<IPAMHandleSpec>>(body).unwrap());
+        assert_eq!(read.annotations, made);
     }
 
     #[test]
