@@ -103,6 +103,41 @@ fn the_agent_may_do_what_it_does_and_no_more() {
     assert_eq!(allowed("margay-node"), expected);
 }
 
+/// What agents of all nodes may write, an admission policy narrows to a node's own; Events are anybody's.
+#[test]
+fn every_write_of_an_agent_is_under_a_policy() {
+    let objects = documents("margay.yaml");
+    let of_kind = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
+    let mut guarded = BTreeSet::new();
+    for policy in of_kind("ValidatingAdmissionPolicy") {
+        let (name, spec) = (&policy["metadata"]["name"], &policy["spec"]);
+        assert_eq!(spec["failurePolicy"], "Fail", "{name}");
+        let is_its = |binding: &&Value| binding["spec"]["policyName"] == *name;
+        let binding = of_kind("ValidatingAdmissionPolicyBinding").find(is_its);
+        assert_eq!(binding.expect("a binding")["spec"]["validationActions"][0], "Deny");
+        let asked = spec["matchConditions"][0]["expression"].as_str().unwrap();
+        assert!(
+            asked.contains("'system:serviceaccount:margay-system:margay-node'"),
+            "{asked}"
+        );
+        let rule = &spec["matchConstraints"]["resourceRules"][0];
+        let (group, resource) = (&rule["apiGroups"][0], &rule["resources"][0]);
+        let (group, resource) = (group.as_str().unwrap(), resource.as_str().unwrap());
+        for operation in rule["operations"].as_array().unwrap() {
+            let verb = match (operation.as_str().unwrap(), resource) {
+                ("UPDATE", "nodes/status") => "patch".to_owned(),
+                (operation, _) => operation.to_lowercase(),
+            };
+            guarded.insert(format!("{group}/{resource}:{verb}"));
+        }
+    }
+    let reads = ["get", "list", "watch"];
+    let mut writes = allowed("margay-node");
+    writes.retain(|right| !reads.iter().any(|verb| right.ends_with(&format!(":{verb}"))));
+    assert!(writes.remove("/events:create"));
+    assert_eq!(guarded, writes);
+}
+
 #[test]
 fn the_daemon_set_runs_where_and_as_it_must() {
     let pod = &workload("DaemonSet")["spec"]["template"]["spec"];
