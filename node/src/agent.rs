@@ -5,6 +5,7 @@ pub mod beginning;
 pub mod bgp_config;
 pub mod bgp_peers;
 pub mod blocks;
+mod closed_policy;
 pub mod cluster;
 pub mod core;
 pub mod desired;
