@@ -1,5 +1,7 @@
 //! Margay on real Kubernetes, installed as `deploy/README.md` says, from a user's side. How to write one: `harness`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
 mod dns;
 mod faults;
 mod first_packet;

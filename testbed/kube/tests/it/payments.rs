@@ -22,7 +22,7 @@ fn payments_takes_checkout_alone_and_reaches_postgres_alone() {
     };
     // The example names a version of its own of the same program.
     for node in super::harness::NODES {
-        let tag = "ctr -n k8s.io images tag registry.k8s.io/e2e-test-images/agnhost:2.55 \
+        let tag = "ctr -n k8s.io images tag registry.k8s.io/e2e-test-images/agnhost:2.66.1 \
                    registry.k8s.io/e2e-test-images/agnhost:2.53";
         kube.node(node, tag).unwrap();
     }
