@@ -63,8 +63,8 @@ impl Store for Watched {
         self.store.list(label).await
     }
 
-    async fn create<R: Resource>(&self, spec: R) -> Result<Stored<R>, StoreError> {
-        self.counted(self.store.create(spec).await)
+    async fn create<R: Resource>(&self, spec: R, node: &str) -> Result<Stored<R>, StoreError> {
+        self.counted(self.store.create(spec, node).await)
     }
 
     async fn update<R: Resource>(&self, old: &Stored<R>, spec: R) -> Result<Stored<R>, StoreError> {
