@@ -3,18 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use margay_netlink::{Handle, Netns, Op, Route, RouteFilter, RouteKind, VethSpec};
+use margay_netlink::{Handle, Op, Route, RouteFilter, RouteKind, VethSpec};
 use margay_node::host::{self, Desired, HostState, ROUTE_PROTOCOL};
 use tokio::sync::watch;
 
-fn namespace(test: &str) -> Option<Netns> {
-    if !nix::unistd::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI must run {test} as root");
-        println!("SKIPPED {test}: needs root");
-        return None;
-    }
-    Some(Netns::create().expect("a network namespace"))
-}
+use crate::rig::namespace;
 
 /// A pair of links, both up.
 async fn pod_link(handle: &Handle, name: &str, peer_name: &str) {

@@ -6,3 +6,4 @@ mod agent;
 mod cli;
 mod host;
 mod manifests;
+mod rig;
