@@ -2,12 +2,13 @@
 //!
 //! Only what carries our prefix or comment is ever read as ours or touched. `text` knows the words of the tools,
 //! `snapshot` reads theirs, `plan` decides what to write, `tools` runs them, `events` hears of what others do. Beside them,
-//! `connections` makes the kernel forget what it remembers of an address.
+//! `connections` makes the kernel forget what it remembers of an address, and `remains` takes all of ours away.
 
 mod connections;
 mod events;
 mod plan;
 mod refusals;
+mod remains;
 mod snapshot;
 mod text;
 mod tools;
@@ -25,6 +26,7 @@ use tools::Tools;
 use crate::render::{Delta, Family, Ruleset};
 
 pub use connections::forget_connections;
+pub use remains::Remains;
 pub use tools::ToolError;
 
 /// Which of the kernel's two packet filters holds the rules.

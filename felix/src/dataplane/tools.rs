@@ -77,6 +77,12 @@ impl Tools {
 
     pub(super) async fn snapshot(&self) -> Result<Snapshot, ToolError> {
         let mut snapshot = self.snapshot_tables().await?;
+        snapshot.sets = self.snapshot_sets().await?.sets;
+        Ok(snapshot)
+    }
+
+    pub(super) async fn snapshot_sets(&self) -> Result<Snapshot, ToolError> {
+        let mut snapshot = Snapshot::default();
         snapshot.read_sets(&run("ipset", &["save"], "", |_| ()).await?);
         Ok(snapshot)
     }
@@ -117,12 +123,17 @@ impl Tools {
     }
 
     fn tool(&self, family: Family, verb: &str) -> String {
-        let family = match family {
-            Family::V4 => "iptables",
-            Family::V6 => "ip6tables",
-        };
-        format!("{family}-{}-{verb}", self.backend)
+        format!("{}-{verb}", tool_name(family, self.backend))
     }
+}
+
+/// `iptables-nft` and its like.
+pub(super) fn tool_name(family: Family, backend: Backend) -> String {
+    let family = match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    };
+    format!("{family}-{backend}")
 }
 
 async fn run(tool: &str, arguments: &[&str], input: &str, started: impl FnOnce(u32)) -> Result<String, ToolError> {

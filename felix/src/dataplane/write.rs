@@ -90,7 +90,7 @@ impl Dataplane {
 }
 
 /// The lines for `ipset restore` apart, by the set that each names in its second word.
-fn by_set(text: &str) -> BTreeMap<&str, String> {
+pub(super) fn by_set(text: &str) -> BTreeMap<&str, String> {
     let mut sets: BTreeMap<&str, String> = BTreeMap::new();
     for line in text.lines() {
         let name = line.split(' ').nth(1).unwrap_or_default();
