@@ -1,6 +1,7 @@
 //! The durable records of this node's pod attachments: one file each, written before the runtime is answered.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,11 +69,14 @@ impl EndpointRecord {
     }
 }
 
+/// Records by what identifies them.
+pub type Records = BTreeMap<AttachmentKey, EndpointRecord>;
+
 /// All records, in memory and on disk.
 #[derive(Debug)]
 pub struct EndpointStore {
     dir: PathBuf,
-    records: BTreeMap<AttachmentKey, EndpointRecord>,
+    records: Records,
     /// The highest sequence given so far.
     sequence: u64,
     /// One write at a time, in order.
@@ -84,27 +88,9 @@ impl EndpointStore {
     /// they are: their interfaces stay unknown and so pass no traffic.
     pub fn open(dir: &Path) -> Result<(Self, Vec<PersistError>), PersistError> {
         persist::private_dir(dir)?;
-        let wrap = |source| PersistError::Io {
-            path: dir.to_owned(),
-            source,
-        };
-        let (mut records, mut unusable) = (BTreeMap::new(), Vec::new());
-        for entry in std::fs::read_dir(dir).map_err(wrap)? {
-            let path = entry.map_err(wrap)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.starts_with('.') {
-                // What a crash left of a write that never was renamed into place.
-                let _ = std::fs::remove_file(&path);
-                continue;
-            }
-            match persist::load::<EndpointRecord>(&path, ENDPOINT) {
-                Ok(Some(record)) => {
-                    records.insert(record.key.clone(), record);
-                }
-                Ok(None) => {}
-                Err(error) => unusable.push(error),
-            }
-        }
+        // Drafts of a crash are in nobody's way.
+        let _ = persist::sweep(dir);
+        let (records, unusable) = Self::read(dir)?;
         Ok((
             Self {
                 dir: dir.to_owned(),
@@ -114,6 +100,35 @@ impl EndpointStore {
             },
             unusable,
         ))
+    }
+
+    /// The records in a folder, which need not exist, and why others cannot be used. Nothing is changed.
+    pub fn read(dir: &Path) -> Result<(Records, Vec<PersistError>), PersistError> {
+        let wrap = |source| PersistError::Io {
+            path: dir.to_owned(),
+            source,
+        };
+        let (mut records, mut unusable) = (BTreeMap::new(), Vec::new());
+        let entries = match std::fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((records, unusable)),
+            entries => entries.map_err(wrap)?,
+        };
+        for entry in entries {
+            let path = entry.map_err(wrap)?.path();
+            // What never was renamed into place.
+            if path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('.'))
+            {
+                continue;
+            }
+            match persist::load::<EndpointRecord>(&path, ENDPOINT) {
+                Ok(Some(record)) => _ = records.insert(record.key.clone(), record),
+                Ok(None) => {}
+                Err(error) => unusable.push(error),
+            }
+        }
+        Ok((records, unusable))
     }
 
     /// Stores a record under the next sequence; durable on return. Readers are not held up by the disk.

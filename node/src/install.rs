@@ -40,6 +40,12 @@ pub struct Install {
     pub chain: Vec<String>,
 }
 
+/// Name of the plugin among the runtime's.
+pub(crate) const PLUGIN: &str = "margay";
+
+/// Name of the configuration where none is asked for.
+pub const DEFAULT_CONF_NAME: &str = "10-margay.conflist";
+
 /// The plugin behind `hostPort`.
 const PORTMAP: &str = "portmap";
 
@@ -67,7 +73,7 @@ pub fn install(what: &Install) -> anyhow::Result<()> {
     for dir in [&what.bin_dir, &what.conf_dir] {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
-    let target = what.bin_dir.join("margay");
+    let target = what.bin_dir.join(PLUGIN);
     // A running plugin keeps its inode; an equal file is left alone so that nothing is written without need.
     if std::fs::read(&target).ok().as_deref() != Some(&plugin) || !executable(&target) {
         replace_file(&target, &plugin, 0o755).with_context(|| format!("cannot install {}", target.display()))?;
@@ -107,8 +113,7 @@ fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let ours = serde_json::from_slice::<Value>(&bytes).is_ok_and(|found| found["plugins"][0]["type"] == "margay");
-    if !ours && !bytes.is_empty() {
+    if !is_ours(&bytes) && !bytes.is_empty() {
         bail!(
             "{} is there and is not Margay's: remove it, or give another name with --conf-name",
             path.display()
@@ -117,9 +122,14 @@ fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether a configuration is one that [`install`] wrote.
+pub(crate) fn is_ours(conflist: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(conflist).is_ok_and(|found| found["plugins"][0]["type"] == PLUGIN)
+}
+
 fn conflist(what: &Install, versions: &Versions, chained: &[(String, Vec<String>)]) -> Value {
     let mut plugins =
-        vec![json!({ "type": "margay", "socket": what.socket, "stateDir": what.state_dir.join("cni-dels") })];
+        vec![json!({ "type": PLUGIN, "socket": what.socket, "stateDir": what.state_dir.join("cni-dels") })];
     plugins.extend(chained.iter().map(|(name, _)| match name.as_str() {
         PORTMAP => json!({ "type": "portmap", "snat": true, "capabilities": { "portMappings": true } }),
         "bandwidth" => json!({ "type": "bandwidth", "capabilities": { "bandwidth": true } }),

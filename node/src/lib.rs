@@ -6,7 +6,7 @@
 //! - [`host`]: routes to local pods and the settings they need.
 //! - [`endpoints`], [`persist`]: what outlives the agent.
 //! - [`controller`]: the few cluster-wide jobs.
-//! - [`install`]: the CNI plugin on the host.
+//! - [`install`]: the CNI plugin on the host; [`uninstall`]: all of Margay off it.
 
 pub mod agent;
 pub mod cni_server;
@@ -24,3 +24,4 @@ pub mod persist;
 pub mod pods;
 pub mod probe;
 pub mod shutdown;
+pub mod uninstall;

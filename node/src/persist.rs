@@ -192,6 +192,25 @@ pub fn claim_dir(path: &Path) -> Result<File, PersistError> {
     }
 }
 
+/// Whether a process has claimed a folder. Nothing is made.
+///
+/// # Errors
+/// When one has, or the lock cannot be read.
+pub fn look_at_claim(path: &Path) -> Result<(), PersistError> {
+    let path = path.join("lock");
+    let locked = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened
+            .map_err(TryLockError::Error)
+            .and_then(|file| file.try_lock_shared()),
+    };
+    match locked {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(PersistError::InUse { path }),
+        Err(TryLockError::Error(source)) => Err(PersistError::Io { path, source }),
+    }
+}
+
 /// Puts `bytes` in place of whatever `path` was, in one step, durable on return.
 pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = path
@@ -318,7 +337,9 @@ mod tests {
         let first = claim_dir(dir.path()).unwrap();
         let error = claim_dir(dir.path()).unwrap_err().to_string();
         assert!(error.contains("held by another margay-node"), "{error}");
+        assert!(matches!(look_at_claim(dir.path()), Err(PersistError::InUse { .. })));
         drop(first);
+        look_at_claim(dir.path()).unwrap();
         claim_dir(dir.path()).unwrap();
     }
 

@@ -9,11 +9,12 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use margay_node::agent::run::{Options, run};
 use margay_node::agent::settings::Defaults;
-use margay_node::install::{Install, install};
+use margay_node::install::{DEFAULT_CONF_NAME, Install, install};
 use margay_node::kube::Api;
 use margay_node::kube::client::ApiAddress;
 use margay_node::logging::{self, LogFormat};
 use margay_node::probe;
+use margay_node::uninstall::{Uninstall, uninstall};
 
 /// Margay's agent: one on every node. It attaches pods, enforces network policy and speaks BGP.
 ///
@@ -36,6 +37,11 @@ struct Cli {
 enum Command {
     /// Install the CNI plugin and its configuration on this node, then exit.
     InstallCni(InstallArgs),
+    /// Take Margay off this node, then exit: CNI configuration and plugin, pods' interfaces, routes, rules and sets, state.
+    ///
+    /// What is not Margay's stays. Refused while an agent runs here, and while pods are attached. Status 0 says that nothing
+    /// of Margay is left; else what stays is named, and running it again goes on from there.
+    Uninstall(UninstallArgs),
     /// Ask the running agent how it is; status 0 says that all is well. For probes.
     Health(HealthArgs),
 }
@@ -97,7 +103,7 @@ struct InstallArgs {
     #[arg(long, default_value = "/etc/cni/net.d", value_name = "DIR")]
     conf_dir: PathBuf,
     /// Name of the configuration; the runtime takes the first by name.
-    #[arg(long, default_value = "10-margay.conflist", value_name = "NAME")]
+    #[arg(long, default_value = DEFAULT_CONF_NAME, value_name = "NAME")]
     conf_name: String,
     /// Name of the network.
     #[arg(long, default_value = "k8s-pod-network", value_name = "NAME")]
@@ -119,6 +125,31 @@ struct InstallArgs {
     chain: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+struct UninstallArgs {
+    /// Only tell what would go.
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on although pods are attached: they lose their network.
+    #[arg(long)]
+    force: bool,
+    /// The runtime's folder of plugins.
+    #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
+    bin_dir: PathBuf,
+    /// The runtime's folder of configurations.
+    #[arg(long, default_value = "/etc/cni/net.d", value_name = "DIR")]
+    conf_dir: PathBuf,
+    /// The agent's --state-dir.
+    #[arg(long, default_value = "/var/lib/margay", value_name = "DIR")]
+    state_dir: PathBuf,
+    /// The agent's --run-dir.
+    #[arg(long, default_value = "/run/margay", value_name = "DIR")]
+    run_dir: PathBuf,
+    /// What pods' interfaces begin with (FelixConfiguration's interfacePrefix), for those that the agent's records do not name.
+    #[arg(long, default_value = "mgy", value_name = "PREFIX")]
+    interface_prefix: String,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Listen(Option<SocketAddr>);
 
@@ -137,19 +168,39 @@ fn main() -> anyhow::Result<ExitCode> {
     logging::start(cli.log_format);
     match cli.command {
         Some(Command::InstallCni(args)) => install(&args.resolve()?)?,
+        Some(Command::Uninstall(args)) => take_off(args)?,
         Some(Command::Health(args)) => return health(&args),
         None => agent(cli.run)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn health(args: &HealthArgs) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+fn take_off(args: UninstallArgs) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("this changes routes, packet filters and files of the system: run it as root");
+    }
+    let what = Uninstall {
+        bin_dir: args.bin_dir,
+        conf_dir: args.conf_dir,
+        state_dir: args.state_dir,
+        run_dir: args.run_dir,
+        interface_prefix: args.interface_prefix,
+        force: args.force,
+        dry_run: args.dry_run,
+    };
+    single_threaded()?.block_on(uninstall(&what, &mut std::io::stdout().lock()))
+}
+
+fn single_threaded() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start")?;
+        .context("cannot start")
+}
+
+fn health(args: &HealthArgs) -> anyhow::Result<ExitCode> {
     let (socket, patience) = (args.run_dir.join("control.sock"), Duration::from_secs(args.timeout));
-    let probe = runtime.block_on(probe::ask(&socket, args.which, patience))?;
+    let probe = single_threaded()?.block_on(probe::ask(&socket, args.which, patience))?;
     print!("{}", probe.text);
     Ok(if probe.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

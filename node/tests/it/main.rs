@@ -7,3 +7,4 @@ mod cli;
 mod host;
 mod manifests;
 mod rig;
+mod uninstall;

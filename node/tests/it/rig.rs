@@ -27,7 +27,7 @@ pub(crate) fn namespace(test: &str) -> Option<Netns> {
     Some(Netns::create().expect("a network namespace"))
 }
 
-/// An API server without any object but a Node. Its list of pods waits as long as it is told to.
+/// An API server without any object but a Node and an IPPool. Its list of pods waits as long as it is told to.
 pub(crate) struct Api {
     address: String,
     pub(crate) slow: watch::Sender<bool>,
@@ -64,6 +64,10 @@ impl Api {
             if uri.path().ends_with("/nodes") {
                 items = json!([{"metadata": {"name": "n1", "resourceVersion": "1"},
                     "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}}]);
+            }
+            if uri.path().ends_with("/ippools") {
+                items = json!([{"metadata": {"name": "pods", "resourceVersion": "2"},
+                    "spec": {"cidr": "10.244.0.0/16", "natOutgoing": true}}]);
             }
             Response::new(Body::from(
                 json!({"metadata": {"resourceVersion": "7"}, "items": items}).to_string(),
