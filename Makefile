@@ -71,8 +71,9 @@ crds: ## Write deploy/crds from the types in api/
 	@cargo run --locked --quiet -p margay-api --features kube --bin margay-crds
 
 .PHONY: manifests
-manifests: ## Write deploy/margay.yaml from the chart
+manifests: ## Write deploy/margay.yaml and deploy/uninstall.yaml from the chart
 	@scripts/manifests >deploy/margay.yaml.new && mv deploy/margay.yaml.new deploy/margay.yaml
+	@scripts/manifests uninstall >deploy/uninstall.yaml.new && mv deploy/uninstall.yaml.new deploy/uninstall.yaml
 
 .PHONY: root
 root:

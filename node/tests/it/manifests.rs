@@ -14,8 +14,8 @@ fn documents(file: &str) -> Vec<Value> {
 }
 
 /// The one object of this kind.
-fn workload(kind: &str) -> Value {
-    let found = documents("margay.yaml");
+fn workload(file: &str, kind: &str) -> Value {
+    let found = documents(file);
     found
         .into_iter()
         .find(|object| object["kind"] == kind)
@@ -140,10 +140,13 @@ fn every_write_of_an_agent_is_under_a_policy() {
 
 #[test]
 fn the_daemon_set_runs_where_and_as_it_must() {
-    let pod = &workload("DaemonSet")["spec"]["template"]["spec"];
-    assert_eq!(pod["hostNetwork"], true);
-    assert_eq!(pod["priorityClassName"], "system-node-critical");
-    assert_eq!(pod["tolerations"][0]["operator"], "Exists");
+    for file in ["margay.yaml", "uninstall.yaml"] {
+        let pod = &workload(file, "DaemonSet")["spec"]["template"]["spec"];
+        assert_eq!(pod["hostNetwork"], true);
+        assert_eq!(pod["priorityClassName"], "system-node-critical");
+        assert_eq!(pod["tolerations"][0]["operator"], "Exists");
+    }
+    let pod = &workload("margay.yaml", "DaemonSet")["spec"]["template"]["spec"];
     let mounts: BTreeSet<_> = pod["containers"][0]["volumeMounts"]
         .as_array()
         .unwrap()
@@ -160,20 +163,39 @@ fn the_daemon_set_runs_where_and_as_it_must() {
     }
 }
 
+/// A folder can be removed only where it is not itself what is mounted; and what is found there must be what the agent left.
+#[test]
+fn what_takes_it_off_reaches_all_that_the_agent_leaves() {
+    let mounts = |file, containers: &str| -> BTreeSet<PathBuf> {
+        let pod = &workload(file, "DaemonSet")["spec"]["template"]["spec"];
+        let mounts = pod[containers][0]["volumeMounts"].as_array().unwrap().iter();
+        mounts
+            .map(|mount| mount["mountPath"].as_str().unwrap().into())
+            .collect()
+    };
+    let agent = mounts("margay.yaml", "containers");
+    let uninstall = mounts("uninstall.yaml", "initContainers");
+    for path in agent.iter().filter(|path| path.ends_with("margay")) {
+        assert!(uninstall.contains(path.parent().unwrap()), "{}", path.display());
+        assert!(!uninstall.contains(path), "{}", path.display());
+    }
+}
+
 /// The commands in the manifests are ones that the programs understand.
 #[test]
 fn the_commands_parse() {
-    for (kind, program) in [
-        ("DaemonSet", env!("CARGO_BIN_EXE_margay-node")),
-        ("Deployment", env!("CARGO_BIN_EXE_margay-controller")),
+    for (file, kind, program) in [
+        ("margay.yaml", "DaemonSet", env!("CARGO_BIN_EXE_margay-node")),
+        ("margay.yaml", "Deployment", env!("CARGO_BIN_EXE_margay-controller")),
+        ("uninstall.yaml", "DaemonSet", env!("CARGO_BIN_EXE_margay-node")),
     ] {
-        let document = workload(kind);
+        let document = workload(file, kind);
         let pod = &document["spec"]["template"]["spec"];
         let containers = ["initContainers", "containers"]
             .iter()
             .filter_map(|field| pod[*field].as_array())
             .flatten();
-        for container in containers {
+        for container in containers.filter(|container| container["name"] != "done") {
             let command: Vec<_> = container["command"]
                 .as_array()
                 .unwrap()
@@ -219,16 +241,41 @@ fn with_helm(test: &str, script: &str, args: &[&str]) -> Option<std::process::Ou
 
 #[test]
 fn the_plain_manifests_are_what_the_chart_makes() {
-    let Some(made) = with_helm("the_plain_manifests_are_what_the_chart_makes", "scripts/manifests", &[]) else {
+    for (file, args) in [("margay.yaml", &[][..]), ("uninstall.yaml", &["uninstall"])] {
+        let test = "the_plain_manifests_are_what_the_chart_makes";
+        let Some(made) = with_helm(test, "scripts/manifests", args) else {
+            return;
+        };
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file);
+        let there = std::fs::read_to_string(path).unwrap();
+        assert!(
+            there == String::from_utf8_lossy(&made.stdout),
+            "deploy/{file} is stale: run `make manifests`"
+        );
+    }
+}
+
+#[test]
+fn no_agent_is_left_beside_what_takes_it_off() {
+    let test = "no_agent_is_left_beside_what_takes_it_off";
+    let args = [
+        "template",
+        "margay",
+        "deploy/charts/margay",
+        "--set=uninstall.enabled=true",
+    ];
+    let Some(made) = with_helm(test, "scripts/helm", &args) else {
         return;
     };
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/margay.yaml");
-    let there = std::fs::read_to_string(path).unwrap();
-    assert!(
-        there == String::from_utf8_lossy(&made.stdout),
-        "deploy/margay.yaml is stale: run `make manifests`"
-    );
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&String::from_utf8_lossy(&made.stdout)).unwrap();
+    let workloads = objects
+        .iter()
+        .filter(|object| object["kind"] == "DaemonSet" || object["kind"] == "Deployment");
+    let names: Vec<_> = workloads
+        .map(|object| object["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["margay-uninstall"]);
 }
 
 #[test]
