@@ -1,13 +1,14 @@
 //! The command line.
 
+mod target;
+
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::output::Format;
 
-/// Where an agent listens unless told otherwise.
-pub(crate) const DEFAULT_SOCKET: &str = "/run/margay/control.sock";
+pub(crate) use target::{DEFAULT_NAMESPACE, DEFAULT_SOCKET, Target};
 
 /// Looks into a Margay pod network and at what its policies mean.
 #[derive(Debug, Parser)]
@@ -24,34 +25,32 @@ pub(crate) struct Cli {
 }
 
 const EXAMPLES: &str = "\
+Whom it asks, unless told: the agent of this machine, where there is one; else the only lab deployed here; else all agents of \
+the cluster that the kubeconfig's current context names, in their pods (any of --context, --kubeconfig and -n chooses the \
+cluster). deploy/README.md says which rights that takes.
+
 Examples:
   margayctl status
-  margayctl --lab two-racks bgp peers
-  margayctl bgp routes -o json
+  margayctl status --context production --check
+  margayctl -n margay-system --node node7 bgp peers
+  margayctl --lab two-racks bgp routes -o json
   echo '{\"from\":\"shop/checkout\",\"to\":\"payments/payments\",\"protocol\":\"TCP\",\"port\":443}' |
     margayctl policy eval --manifests deploy/examples/payments --connections -
 
-Exit status: 0 when everything was answered, 1 when something failed or an agent did not answer, 2 for wrong usage.";
-
-/// Whom to ask.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Agents")]
-pub(crate) struct Target {
-    /// Ask the agent that listens on this socket [default: /run/margay/control.sock, where it exists]
-    #[arg(long, value_name = "PATH", global = true, conflicts_with = "lab")]
-    pub(crate) socket: Option<PathBuf>,
-    /// Ask every cluster node of a lab [default: $MARGAY_LAB, else the only lab deployed, when no agent runs here]
-    #[arg(long, value_name = "NAME|FILE.clab.yml", global = true)]
-    pub(crate) lab: Option<String>,
-    /// How long an agent may take to answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600), global = true)]
-    pub(crate) timeout: u64,
-}
+Exit status: 0 when everything was answered, 1 when something failed or an agent did not answer (status --check: or anything \
+is down), 2 for wrong usage.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show agents, sessions with the reason of each that is down, blocks and endpoints
-    Status,
+    /// Show how all is: sums first, then what is wrong, as sessions that are down with the reason of each
+    Status {
+        /// Show every agent, session, block and endpoint too
+        #[arg(short, long)]
+        all: bool,
+        /// Exit with 1 when anything is down, for scripts and monitors
+        #[arg(long)]
+        check: bool,
+    },
     /// Addresses
     #[command(subcommand)]
     Ipam(Ipam),

@@ -1,10 +1,10 @@
 //! The answers of all nodes, as JSON and as types.
 
-use anyhow::{Context, bail};
 use margay_api::control::{BgpPeer, BgpRoute, Endpoint, IpamBlock, NodeStatus};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::known::Known;
 use crate::output::{Format, Output};
 use crate::transport::{Answer, Transport};
 
@@ -42,24 +42,46 @@ pub(crate) struct Report {
 /// Every node with its answers, or why it gave none.
 #[derive(Debug)]
 pub(crate) struct Fleet {
+    asked: String,
     nodes: Vec<Answer<(Map<String, Value>, Report)>>,
+    known: Option<Known>,
 }
 
 impl Fleet {
-    /// Asks all agents at once.
-    pub(crate) fn ask(transport: &Transport, questions: &[Question]) -> anyhow::Result<Self> {
+    /// Asks all agents at once; with `know`, the API server too for what it alone knows.
+    pub(crate) async fn ask(transport: &Transport, questions: &[Question], know: bool) -> anyhow::Result<Self> {
         let paths: Vec<&str> = questions.iter().map(|question| question.path).collect();
-        let answers = block_on(transport.fetch(&paths))?;
-        if answers.is_empty() {
-            bail!("the lab has no cluster node: none of its nodes has the label margay.io/kubernetes-node: \"true\"");
-        }
+        let known = async { if know { transport.know().await } else { None } };
+        let (answers, known) = tokio::join!(transport.fetch(&paths), known);
+        Ok(Self::of(transport.name(), questions, answers?, known))
+    }
+
+    /// What came of asking: `asked` says whom, for people.
+    pub(crate) fn of(
+        asked: String,
+        questions: &[Question],
+        answers: Vec<Answer<Vec<Value>>>,
+        known: Option<Known>,
+    ) -> Self {
         let understand = |answer: Answer<Vec<Value>>| Answer {
             node: answer.node,
             result: answer.result.and_then(|values| understand(questions, values)),
         };
-        Ok(Self {
+        Self {
+            asked,
             nodes: answers.into_iter().map(understand).collect(),
-        })
+            known,
+        }
+    }
+
+    /// Who was asked, for people.
+    pub(crate) fn asked(&self) -> &str {
+        &self.asked
+    }
+
+    /// What the API server knows; nothing where it was not asked.
+    pub(crate) fn known(&self) -> Option<&Known> {
+        self.known.as_ref()
     }
 
     /// The nodes that answered, by name.
@@ -87,28 +109,37 @@ impl Fleet {
         };
         Output {
             text: match format {
-                Format::Json => self.json(),
+                Format::Json => self.json(Map::new()),
                 Format::Table => table(self),
             },
             warnings,
-            complete: self.nodes.iter().all(|node| node.result.is_ok()),
+            complete: self.is_complete(),
         }
     }
 
-    fn json(&self) -> String {
-        let nodes: Vec<Value> = self
-            .nodes
-            .iter()
-            .map(|answer| match &answer.result {
-                Ok((fields, _)) => {
-                    let mut node = Map::from_iter([("node".to_owned(), Value::from(answer.node.as_str()))]);
-                    node.extend(fields.clone());
-                    Value::Object(node)
-                }
-                Err(reason) => json!({"node": answer.node, "error": reason}),
-            })
-            .collect();
-        format!("{:#}\n", json!({ "nodes": nodes }))
+    /// Whether every agent answered.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.nodes.iter().all(|node| node.result.is_ok())
+    }
+
+    /// The answers as they came, a node each, and what the API server knows, behind `fields`.
+    pub(crate) fn json(&self, mut fields: Map<String, Value>) -> String {
+        fields.insert("nodes".to_owned(), self.nodes.iter().map(node_json).collect());
+        if let Some(known) = &self.known {
+            fields.insert("api".to_owned(), known.json());
+        }
+        format!("{:#}\n", Value::Object(fields))
+    }
+}
+
+fn node_json(answer: &Answer<(Map<String, Value>, Report)>) -> Value {
+    match &answer.result {
+        Ok((fields, _)) => {
+            let mut node = Map::from_iter([("node".to_owned(), Value::from(answer.node.as_str()))]);
+            node.extend(fields.clone());
+            Value::Object(node)
+        }
+        Err(reason) => json!({"node": answer.node, "error": reason}),
     }
 }
 
@@ -125,13 +156,4 @@ fn understand(questions: &[Question], values: Vec<Value>) -> Result<(Map<String,
             ))
         }
     }
-}
-
-/// Runs a future to its end on this thread.
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    Ok(runtime.block_on(future))
 }

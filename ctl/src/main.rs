@@ -1,7 +1,9 @@
 //! `margayctl`: what a person types to look into Margay.
 
+mod api_server;
 mod cli;
 mod fleet;
+mod known;
 mod manifests;
 mod output;
 mod policy;
@@ -11,15 +13,19 @@ mod view;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
+use jiff::Timestamp;
 
 use cli::{Bgp, Cli, Command, Ipam, Policy};
+use fleet::Fleet;
 use output::Output;
 use transport::Transport;
+use view::View;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(&cli).and_then(|output| print(&output)) {
+    match run(&cli) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -28,15 +34,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> anyhow::Result<Output> {
-    match &cli.command {
-        Command::Policy(Policy::Eval { manifests, connections }) => policy::eval(manifests, connections, cli.output),
-        Command::Raw { paths } => view::raw(&Transport::local(&cli.target), paths),
-        Command::Status => view::status(&Transport::choose(&cli.target)?, cli.output),
-        Command::Ipam(Ipam::Show) => view::ipam(&Transport::choose(&cli.target)?, cli.output),
-        Command::Bgp(Bgp::Peers) => view::peers(&Transport::choose(&cli.target)?, cli.output),
-        Command::Bgp(Bgp::Routes) => view::routes(&Transport::choose(&cli.target)?, cli.output),
-    }
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    // One provider for every TLS connection of this process; kube finds it there, and nobody else installs any.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(async {
+        let output = match &cli.command {
+            Command::Policy(Policy::Eval { manifests, connections }) => {
+                policy::eval(manifests, connections, cli.output)?
+            }
+            Command::Raw { paths } => transport::raw(&cli.target, paths).await?,
+            Command::Status { all, check } => {
+                let (all, check) = (*all, *check);
+                look(cli, View::Status { all, check }).await?
+            }
+            Command::Ipam(Ipam::Show) => look(cli, View::Ipam).await?,
+            Command::Bgp(Bgp::Peers) => look(cli, View::Peers).await?,
+            Command::Bgp(Bgp::Routes) => look(cli, View::Routes).await?,
+        };
+        print(&output)
+    })
+}
+
+/// Asks for what `view` needs and shows it.
+async fn look(cli: &Cli, view: View) -> anyhow::Result<Output> {
+    let transport = Transport::choose(&cli.target).await?;
+    let fleet = Fleet::ask(&transport, view.questions(), view.wants_known()).await?;
+    Ok(view.show(&fleet, cli.output, Timestamp::now()))
 }
 
 fn print(output: &Output) -> anyhow::Result<ExitCode> {

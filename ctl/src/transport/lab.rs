@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -12,8 +13,7 @@ use serde_json::{Map, Value};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::Answer;
-use crate::cli::DEFAULT_SOCKET;
+use super::{Answer, raw};
 
 /// The topology's label that makes a node one of the cluster.
 const CLUSTER_LABEL: &str = "margay.io/kubernetes-node";
@@ -42,17 +42,44 @@ impl Lab {
         }
     }
 
-    /// All labs on this machine.
+    /// All labs on this machine; none where nothing is installed that could deploy one.
     pub(super) fn deployed(seconds: u64) -> anyhow::Result<Vec<Self>> {
-        inspect(&[], seconds)
+        match inspect(&[], seconds) {
+            Err(error) if is_missing(&error) => Ok(Vec::new()),
+            labs => labs,
+        }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) async fn fetch(&self, paths: &[&str]) -> Vec<Answer<Vec<Value>>> {
-        join_all(self.nodes.iter().map(|node| self.ask(node, paths))).await
+    /// Whether any of its nodes may have an agent.
+    pub(super) fn has_cluster(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
+    /// Leaves only these nodes to be asked; all of them when there is none.
+    pub(super) fn limited_to(mut self, only: &[String]) -> anyhow::Result<Self> {
+        if let Some(unknown) = only
+            .iter()
+            .find(|node| self.has_cluster() && !self.nodes.contains(node))
+        {
+            bail!(
+                "lab {} has no cluster node {unknown}: it has {}",
+                self.name,
+                self.nodes.join(", ")
+            );
+        }
+        self.nodes.retain(|node| only.is_empty() || only.contains(node));
+        Ok(self)
+    }
+
+    pub(super) async fn fetch(&self, paths: &[&str]) -> anyhow::Result<Vec<Answer<Vec<Value>>>> {
+        if self.nodes.is_empty() {
+            bail!("the lab has no cluster node: none of its nodes has the label {CLUSTER_LABEL}: \"true\"");
+        }
+        Ok(join_all(self.nodes.iter().map(|node| self.ask(node, paths))).await)
     }
 
     async fn ask(&self, node: &str, paths: &[&str]) -> Answer<Vec<Value>> {
@@ -68,32 +95,12 @@ impl Lab {
         let mut command = Command::new(program());
         command.stdin(Stdio::null()).kill_on_drop(true);
         command.args(["exec", "--name", &self.name, node, "--"]).arg(this);
-        command.args([
-            "--socket",
-            DEFAULT_SOCKET,
-            "--timeout",
-            &self.seconds.to_string(),
-            "raw",
-        ]);
-        command.args(paths);
+        command.args(raw::arguments(self.seconds, paths));
         let patience = Duration::from_secs(self.seconds) + MARGIN;
         let output = timeout(patience, run(command))
             .await
             .with_context(|| format!("no answer within {} s", patience.as_secs()))??;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let answers: Vec<Value> = text
-            .lines()
-            .map(serde_json::from_str)
-            .collect::<Result<_, _>>()
-            .context("margay-lab exec printed something else than JSON")?;
-        if answers.len() != paths.len() {
-            bail!(
-                "margay-lab exec printed {} answers to {} questions",
-                answers.len(),
-                paths.len()
-            );
-        }
-        Ok(answers)
+        raw::answers(&output.stdout, paths.len())
     }
 }
 
@@ -117,6 +124,12 @@ fn inspect(which: &[&str], seconds: u64) -> anyhow::Result<Vec<Lab>> {
     Ok(labs.collect())
 }
 
+/// Whether there is no `margay-lab`.
+fn is_missing(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound)
+}
+
 async fn run(mut command: Command) -> anyhow::Result<Output> {
     succeeded(command.output().await.with_context(not_started)?)
 }
@@ -126,15 +139,9 @@ fn succeeded(output: Output) -> anyhow::Result<Output> {
     if output.status.success() {
         return Ok(output);
     }
-    let words = String::from_utf8_lossy(&output.stderr);
-    let last = words
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or_default();
-    match last.trim().strip_prefix("error: ").unwrap_or(last.trim()) {
-        "" => bail!("margay-lab failed: {}", output.status),
-        words => bail!("{words}"),
+    match raw::reason(&output.stderr) {
+        Some(words) => bail!("{words}"),
+        None => bail!("margay-lab failed: {}", output.status),
     }
 }
 

@@ -4,15 +4,12 @@ use jiff::Timestamp;
 use margay_api::control::{BgpPeer, BgpRoute, BgpState, NextHop};
 
 use super::{list, unreachable};
-use crate::fleet::{Fleet, Question};
+use crate::fleet::Fleet;
 use crate::output::{Format, Output, Table, ago};
-use crate::transport::Transport;
 
 /// Sessions with what they carry.
-pub(crate) fn peers(transport: &Transport, format: Format) -> anyhow::Result<Output> {
-    let now = Timestamp::now();
-    let fleet = Fleet::ask(transport, &[Question::PEERS])?;
-    Ok(fleet.output(format, false, |fleet| {
+pub(super) fn peers(fleet: &Fleet, format: Format, now: Timestamp) -> Output {
+    fleet.output(format, false, |fleet| {
         let mut table = Table::new([
             "NODE", "PEER", "NAME", "AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "SENT", "REASON",
         ]);
@@ -40,13 +37,12 @@ pub(crate) fn peers(transport: &Transport, format: Format) -> anyhow::Result<Out
             }
         }
         table.to_string()
-    }))
+    })
 }
 
 /// Every path of every prefix.
-pub(crate) fn routes(transport: &Transport, format: Format) -> anyhow::Result<Output> {
-    let fleet = Fleet::ask(transport, &[Question::ROUTES])?;
-    Ok(fleet.output(format, false, |fleet| {
+pub(super) fn routes(fleet: &Fleet, format: Format) -> Output {
+    fleet.output(format, false, |fleet| {
         let mut table = Table::new(["NODE", "PREFIX", "USED", "NEXT HOP", "AS PATH", "FROM", "WHY"]);
         for (node, result) in fleet.nodes() {
             let report = match result {
@@ -69,7 +65,7 @@ pub(crate) fn routes(transport: &Transport, format: Format) -> anyhow::Result<Ou
             }
         }
         table.to_string()
-    }))
+    })
 }
 
 /// Sessions for an overview.
@@ -91,7 +87,7 @@ pub(super) fn sessions(fleet: &Fleet, now: Timestamp) -> Table<7> {
     table
 }
 
-fn address(peer: &BgpPeer) -> String {
+pub(super) fn address(peer: &BgpPeer) -> String {
     match peer.port {
         None | Some(179) => peer.address.clone(),
         Some(port) if peer.address.contains(':') => format!("[{}]:{port}", peer.address),
@@ -100,7 +96,7 @@ fn address(peer: &BgpPeer) -> String {
 }
 
 /// Why the session is down.
-fn reason(peer: &BgpPeer) -> String {
+pub(super) fn reason(peer: &BgpPeer) -> String {
     if peer.state == BgpState::Established {
         return String::new();
     }

@@ -5,25 +5,60 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use margay_api::control::IpamBlock;
 
-use crate::fleet::{Fleet, Question};
+use crate::fleet::Fleet;
+use crate::known::{Known, Pool};
 use crate::output::{Format, Output, Table, ago};
-use crate::transport::Transport;
 
 /// Blocks, and who has which address.
-pub(crate) fn ipam(transport: &Transport, format: Format) -> anyhow::Result<Output> {
-    let now = Timestamp::now();
-    let fleet = Fleet::ask(transport, &[Question::BLOCKS])?;
-    Ok(fleet.output(format, true, |fleet| {
-        format!("Blocks\n{}\nAddresses\n{}", blocks(fleet), addresses(fleet, now))
-    }))
+pub(super) fn ipam(fleet: &Fleet, format: Format, now: Timestamp) -> Output {
+    let mut output = fleet.output(format, true, |fleet| {
+        let pools = pools(fleet).map_or(String::new(), |pools| format!("Pools\n{pools}\n"));
+        format!("{pools}Blocks\n{}\nAddresses\n{}", blocks(fleet), addresses(fleet, now))
+    });
+    output
+        .warnings
+        .extend(fleet.known().map(Known::faults).unwrap_or_default());
+    output
+}
+
+/// Pools and how full they are, where the API server told.
+pub(super) fn pools(fleet: &Fleet) -> Option<Table<6>> {
+    let mut table = Table::new(["POOL", "CIDR", "USED", "SIZE", "BLOCKS", "NOTE"]);
+    for pool in fleet.known()?.pools.as_deref().ok()? {
+        table.row([
+            pool.name.clone(),
+            pool.cidr.clone(),
+            format!("{} ({})", pool.used, percent(pool)),
+            pool.size.to_string(),
+            pool.blocks.to_string(),
+            if pool.disabled { "disabled" } else { "" }.to_owned(),
+        ]);
+    }
+    Some(table)
+}
+
+/// How much of a pool is given out.
+pub(super) fn percent(pool: &Pool) -> String {
+    let used = u128::from(pool.used);
+    match used.saturating_mul(100).checked_div(pool.size) {
+        None => "0 %".to_owned(),
+        Some(0) if used > 0 => "under 1 %".to_owned(),
+        Some(percent) => format!("{percent} %"),
+    }
 }
 
 pub(super) fn blocks(fleet: &Fleet) -> Table<6> {
+    let gone = fleet.known().map(Known::gone).unwrap_or_default();
     let mut table = Table::new(["BLOCK", "OWNER", "POOL", "USED", "FREE", "BORROWED"]);
     for block in merged(fleet) {
+        let owner = owner(block);
         table.row([
             block.cidr.clone(),
-            owner(block).to_owned(),
+            if gone.contains_key(owner) {
+                format!("{owner} (gone)")
+            } else {
+                owner.to_owned()
+            },
             block.pool.clone().unwrap_or_default(),
             block.used.to_string(),
             block.capacity.saturating_sub(block.used).to_string(),
@@ -53,8 +88,9 @@ fn addresses(fleet: &Fleet, now: Timestamp) -> Table<5> {
     table
 }
 
-/// Each block once, in order of its CIDR: its owner's word counts before that of a node that borrowed from it.
-fn merged(fleet: &Fleet) -> impl Iterator<Item = &IpamBlock> {
+/// Each block once, in order of its CIDR: its owner's word counts before that of a node that borrowed from it, and that of
+/// an agent before the API server's.
+pub(super) fn merged(fleet: &Fleet) -> impl Iterator<Item = &IpamBlock> {
     let mut blocks: BTreeMap<_, &IpamBlock> = BTreeMap::new();
     for (node, report) in fleet.reports() {
         for block in &report.blocks {
@@ -63,6 +99,10 @@ fn merged(fleet: &Fleet) -> impl Iterator<Item = &IpamBlock> {
                 *place = block;
             }
         }
+    }
+    let stored = fleet.known().and_then(|known| known.blocks.as_deref().ok());
+    for block in stored.unwrap_or_default() {
+        blocks.entry(order(&block.cidr)).or_insert(block);
     }
     blocks.into_values()
 }

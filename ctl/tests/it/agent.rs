@@ -11,13 +11,19 @@ use serde_json::{Value, json};
 
 use crate::transcript::it;
 
-/// Serves `fixtures/agents/NAME.json`, a map of paths to answers, at `socket` until the process ends.
+/// The answers of `fixtures/agents/NAME.json` by their paths.
 ///
 /// A string `@N` in an answer becomes the time N seconds ago, `@N as Go prints it` the same in the form of Calico's IPAM.
-pub(crate) fn serve(name: &str, socket: &Path) {
+pub(crate) fn answers(name: &str) -> Value {
     let text = fs::read_to_string(it().join("fixtures/agents").join(format!("{name}.json"))).unwrap();
     let mut answers: Value = serde_json::from_str(&text).unwrap();
     set_times(&mut answers);
+    answers
+}
+
+/// Serves them at `socket` until the process ends.
+pub(crate) fn serve(name: &str, socket: &Path) {
+    let answers = answers(name);
     let listener = UnixListener::bind(socket).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {

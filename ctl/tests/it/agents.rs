@@ -37,3 +37,11 @@ fn an_agent_that_does_not_answer_is_a_row_with_its_reason() {
     agent::serve("odd", &folder.path().join("odd.sock"));
     stage(&folder).play("agent-failures");
 }
+
+#[test]
+fn a_check_fails_when_something_is_down_and_not_for_what_is_only_to_be_known() {
+    let folder = tempfile::tempdir().unwrap();
+    agent::serve("well", &folder.path().join("well.sock"));
+    agent::serve("node1", &folder.path().join("down.sock"));
+    stage(&folder).play("check");
+}

@@ -45,6 +45,7 @@ fn stage(inspect: &str) -> (TempDir, Stage) {
     let stage = Stage {
         program,
         directory: folder.path().to_owned(),
+        ..built
     };
     (folder, stage)
 }

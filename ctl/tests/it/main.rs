@@ -3,6 +3,8 @@
 
 mod agent;
 mod agents;
+mod api_server;
+mod cluster;
 mod eval;
 mod lab;
 mod payments;

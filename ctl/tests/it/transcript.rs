@@ -14,6 +14,8 @@ pub(crate) struct Stage {
     pub(crate) program: PathBuf,
     /// Working directory of the commands.
     pub(crate) directory: PathBuf,
+    /// Words that are others at each run, and what stands for them.
+    pub(crate) hidden: Vec<(String, &'static str)>,
 }
 
 impl Stage {
@@ -22,6 +24,7 @@ impl Stage {
         Self {
             program: assert_cmd::cargo::cargo_bin!("margayctl").to_owned(),
             directory: it().join("fixtures"),
+            hidden: Vec::new(),
         }
     }
 
@@ -56,6 +59,7 @@ impl Stage {
             .current_dir(&self.directory)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
+            .env("HOME", &self.directory)
             .stdin(Stdio::null())
             .output()
             .unwrap();
@@ -67,6 +71,9 @@ impl Stage {
             Some(0) => {}
             Some(code) => text.push_str(&format!("exit {code}\n")),
             None => panic!("{line}: {}", output.status),
+        }
+        for (word, name) in &self.hidden {
+            text = text.replace(word, name);
         }
         without_times(&text)
     }

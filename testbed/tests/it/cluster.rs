@@ -196,7 +196,7 @@ fn margayctl_shows_the_lab() {
     }
     let lab = ClusterLab::up("ctl");
     wait_for("margayctl shows every node and a session", READY, || {
-        let status = lab.ctl(&["status"])?;
+        let status = lab.ctl(&["status", "--all"])?;
         for word in ["node1", "node2", "node3", "Established"] {
             anyhow::ensure!(status.contains(word), "margayctl status lacks {word}:\n{status}");
         }
