@@ -89,6 +89,17 @@ impl Kube {
             );
             self.sh(&command);
         }
+        let environment = "for p in $(pidof margay-node); do tr '\\0' '\\n' </proc/$p/environ; done";
+        for node in NODES {
+            let told = self.node(node, environment).unwrap_or_else(|e| panic!("{e}"));
+            let by_itself = told
+                .lines()
+                .any(|line| line == format!("MARGAY_API_SERVER={API_SERVER}"));
+            assert!(
+                by_itself,
+                "the agent of {node} needs kube-proxy to reach the API server: {told}"
+            );
+        }
     }
 
     /// Gives the nodes the image of this checkout.
