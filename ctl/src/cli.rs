@@ -4,7 +4,7 @@ mod target;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::output::Format;
 
@@ -34,8 +34,7 @@ Examples:
   margayctl status --context production --check
   margayctl -n margay-system --node node7 bgp peers
   margayctl --lab two-racks bgp routes -o json
-  echo '{\"from\":\"shop/checkout\",\"to\":\"payments/payments\",\"protocol\":\"TCP\",\"port\":443}' |
-    margayctl policy eval --manifests deploy/examples/payments --connections -
+  margayctl policy eval --from shop/checkout --to payments/payments --port 443/tcp
 
 Exit status: 0 when everything was answered, 1 when something failed or an agent did not answer (status --check: or anything \
 is down), 2 for wrong usage.";
@@ -85,16 +84,29 @@ pub(crate) enum Bgp {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
-    /// Judge connections by manifests alone, without a cluster
+    /// Judge connections: by manifests alone, or by what the cluster's API server holds
     #[command(after_help = EVAL_EXAMPLES)]
-    Eval {
-        /// Pods, Namespaces, Nodes and NetworkPolicies: YAML or JSON files, or folders of them
-        #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
-        manifests: Vec<PathBuf>,
-        /// Connections as JSON lines; - is standard input
-        #[arg(long, value_name = "FILE|-")]
-        connections: PathBuf,
-    },
+    Eval(Eval),
+}
+
+/// What to judge, and by what.
+#[derive(Debug, Args)]
+pub(crate) struct Eval {
+    /// Pods, Namespaces, Nodes and NetworkPolicies: YAML or JSON files, or folders of them [default: the cluster's own]
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    pub(crate) manifests: Vec<PathBuf>,
+    /// Connections as JSON lines; - is standard input
+    #[arg(long, value_name = "FILE|-", required_unless_present = "from", conflicts_with_all = ["from", "to", "port"])]
+    pub(crate) connections: Option<PathBuf>,
+    /// Who opens the connection
+    #[arg(long, value_name = "NAMESPACE/POD|ADDRESS", requires = "to")]
+    pub(crate) from: Option<String>,
+    /// Who answers it: after a Service was translated, so a pod and not the Service's address
+    #[arg(long, value_name = "NAMESPACE/POD|ADDRESS", requires = "from", requires = "port")]
+    pub(crate) to: Option<String>,
+    /// The destination's port, as 443/tcp (tcp may be left out), 53/udp, 9/sctp; or icmp
+    #[arg(long, value_name = "PORT/PROTOCOL", requires = "from")]
+    pub(crate) port: Option<String>,
 }
 
 const EVAL_EXAMPLES: &str = "\
@@ -103,7 +115,11 @@ A connection is a line
 with pods as namespace/pod or addresses; protocol is TCP (default), UDP, SCTP or ICMP (which has no port).
 With -o json each answer repeats the line and adds \"verdict\", \"egress\" and \"ingress\".
 
+Without --manifests, pods, namespaces, nodes and NetworkPolicies are read from the API server that the kubeconfig names (of a \
+lab, with --lab or $MARGAY_LAB). What agents have put in force by now is not asked: margayctl status tells that.
+
 Examples:
+  margayctl policy eval --from shop/checkout --to payments/payments --port 443/tcp
   margayctl policy eval --manifests deploy/examples/payments --connections connections.jsonl
   kubectl get ns,nodes,pods,netpol -A -o yaml > cluster.yaml
   echo '{\"from\":\"192.0.2.1\",\"to\":\"shop/frontend\",\"port\":8080}' |

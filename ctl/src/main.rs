@@ -43,9 +43,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         .context("cannot start the event loop")?;
     runtime.block_on(async {
         let output = match &cli.command {
-            Command::Policy(Policy::Eval { manifests, connections }) => {
-                policy::eval(manifests, connections, cli.output)?
-            }
+            Command::Policy(Policy::Eval(eval)) => policy::eval(eval, &cli.target, cli.output).await?,
             Command::Raw { paths } => transport::raw(&cli.target, paths).await?,
             Command::Status { all, check } => {
                 let (all, check) = (*all, *check);

@@ -1,6 +1,7 @@
-//! `margayctl policy`: what policies mean, without a cluster.
+//! `margayctl policy`: what policies mean.
 
 mod connections;
 mod eval;
+mod stored;
 
 pub(crate) use eval::eval;

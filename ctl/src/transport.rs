@@ -136,3 +136,17 @@ pub(crate) async fn raw(target: &Target, paths: &[String]) -> anyhow::Result<Out
         complete: true,
     })
 }
+
+/// The same, with the kubeconfig of the lab that the user or `$MARGAY_LAB` names, where no cluster is named.
+pub(crate) fn with_kubeconfig_of_lab(target: &Target) -> anyhow::Result<Target> {
+    let mut target = target.clone();
+    let lab = target.lab.take().or_else(|| env::var(LAB_VARIABLE).ok());
+    if let Some(name) = lab.filter(|name| !name.is_empty() && !target.names_cluster()) {
+        let lab = Lab::named(&name, target.timeout)?;
+        let kubeconfig = lab
+            .kubeconfig()
+            .with_context(|| format!("lab {name} has no API server: margay-lab cluster up"))?;
+        target.kubeconfig = Some(kubeconfig.to_owned());
+    }
+    Ok(target)
+}

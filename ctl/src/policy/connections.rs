@@ -66,18 +66,45 @@ pub(super) fn load(path: &Path) -> anyhow::Result<Vec<Line>> {
         .collect()
 }
 
+/// The connection that the command line describes.
+pub(super) fn one(from: &str, to: &str, port: Option<&str>) -> anyhow::Result<Line> {
+    let mut fields = Map::from_iter([("from".to_owned(), from.into()), ("to".to_owned(), to.into())]);
+    let port = port.context("--port: give the destination's, as 443/tcp, or icmp")?;
+    let (number, name) = match port.split_once('/') {
+        Some((number, name)) => (Some(number), name),
+        None if port.eq_ignore_ascii_case("icmp") => (None, port),
+        None => (Some(port), "tcp"),
+    };
+    fields.insert("protocol".to_owned(), name.to_ascii_uppercase().into());
+    if let Some(number) = number {
+        // What is no number is told by its text.
+        let number = number.parse::<u64>().map_or_else(|_| number.into(), Value::from);
+        fields.insert("port".to_owned(), number);
+    }
+    let connection = connection(&fields).with_context(|| format!("--from {from} --to {to} --port {port}"))?;
+    Ok(Line {
+        fields,
+        connection,
+        place: format!("--from {from} --to {to}"),
+    })
+}
+
 fn parse(line: &str) -> anyhow::Result<(Map<String, Value>, Connection)> {
     let fields: Map<String, Value> = match serde_json::from_str(line) {
         Ok(Value::Object(fields)) => fields,
         Ok(_) => bail!("a connection is a JSON object with from, to, protocol and port"),
         Err(error) => bail!("not JSON from column {} on", error.column()),
     };
-    let connection = Connection {
-        from: peer(&fields, "from")?,
-        to: peer(&fields, "to")?,
-        protocol: protocol(&fields)?,
-    };
+    let connection = connection(&fields)?;
     Ok((fields, connection))
+}
+
+fn connection(fields: &Map<String, Value>) -> anyhow::Result<Connection> {
+    Ok(Connection {
+        from: peer(fields, "from")?,
+        to: peer(fields, "to")?,
+        protocol: protocol(fields)?,
+    })
 }
 
 fn peer(fields: &Map<String, Value>, field: &str) -> anyhow::Result<Peer> {
@@ -121,7 +148,48 @@ fn protocol(fields: &Map<String, Value>) -> anyhow::Result<Protocol> {
 mod tests {
     use margay_felix::verdict::{Peer, Protocol};
 
-    use super::parse;
+    use super::{one, parse};
+
+    #[test]
+    fn the_command_line_describes_one() {
+        for (port, expected) in [
+            ("443/tcp", Protocol::Tcp(443)),
+            ("443", Protocol::Tcp(443)),
+            ("53/UDP", Protocol::Udp(53)),
+            ("9/sctp", Protocol::Sctp(9)),
+            ("ICMP", Protocol::Icmp),
+        ] {
+            let line = one("a/b", "192.0.2.1", Some(port)).expect("a connection");
+            assert_eq!(line.connection.protocol, expected, "{port}");
+            assert_eq!(line.connection.from, Peer::pod("a", "b"));
+        }
+        for (from, port, expected) in [
+            (
+                "a/b",
+                Some("https"),
+                r#"--from a/b --to a/c --port https: port: "https" is not a number from 1 to 65535"#,
+            ),
+            (
+                "a/b",
+                Some("8/icmp"),
+                "--from a/b --to a/c --port 8/icmp: port: ICMP has none",
+            ),
+            (
+                "a/b",
+                Some("tcp/443"),
+                r#"--from a/b --to a/c --port tcp/443: protocol: "443" is not known: write "TCP", "UDP", "SCTP" or "ICMP""#,
+            ),
+            (
+                "b",
+                Some("80"),
+                r#"--from b --to a/c --port 80: from: "b" is neither namespace/pod nor an IP address"#,
+            ),
+            ("a/b", None, "--port: give the destination's, as 443/tcp, or icmp"),
+        ] {
+            let error = one(from, "a/c", port).err().map(|error| format!("{error:#}"));
+            assert_eq!(error.as_deref(), Some(expected));
+        }
+    }
 
     #[test]
     fn protocol_defaults_to_tcp_and_icmp_has_no_port() {

@@ -1,26 +1,42 @@
-//! `margayctl policy eval`: verdicts from manifests alone.
-
-use std::path::{Path, PathBuf};
+//! `margayctl policy eval`: verdicts from manifests alone, or from what a cluster's API server holds.
 
 use anyhow::{Context, anyhow};
 use margay_api::slim::Metadata;
-use margay_felix::verdict::{Cluster, Decision, Direction, EvaluateError, Peer, Verdict, evaluate};
+use margay_felix::verdict::{Cluster, Connection, Decision, Direction, EvaluateError, Peer, Verdict, evaluate};
 use serde_json::{Map, Value, json};
 
 use super::connections::{self, Line};
+use super::stored;
+use crate::cli::{Eval, Target};
 use crate::manifests;
 use crate::output::{Format, Output, Table};
 
+/// Pods that are named in place of one that is not there.
+const MOST_PODS: usize = 10;
+
 /// Judges every connection, or none: a fault anywhere is the only answer.
-pub(crate) fn eval(manifests: &[PathBuf], connections: &Path, format: Format) -> anyhow::Result<Output> {
-    let state = manifests::load(manifests)?;
-    let lines = connections::load(connections)?;
+pub(crate) async fn eval(eval: &Eval, target: &Target, format: Format) -> anyhow::Result<Output> {
+    let lines = || match (&eval.connections, &eval.from, &eval.to) {
+        (None, Some(from), Some(to)) => connections::one(from, to, eval.port.as_deref()).map(|line| vec![line]),
+        (Some(path), ..) => connections::load(path),
+        (None, ..) => Ok(Vec::new()),
+    };
+    let (cluster, mut warnings, lines, place) = if eval.manifests.is_empty() {
+        let lines = lines()?;
+        let connections: Vec<&Connection> = lines.iter().map(|line| &line.connection).collect();
+        let stored = stored::load(target, &connections).await?;
+        (stored.cluster, stored.warnings, lines, "the cluster has")
+    } else {
+        let state = manifests::load(&eval.manifests)?;
+        (state.cluster, state.warnings, lines()?, "the manifests have")
+    };
+    warnings.extend(connections::warnings(&lines));
     let verdicts = lines
         .iter()
         .map(|line| {
-            let verdict = evaluate(&state.cluster, &line.connection);
+            let verdict = evaluate(&cluster, &line.connection);
             verdict
-                .map_err(|error| explain(&state.cluster, error))
+                .map_err(|error| explain(&cluster, error, place))
                 .with_context(|| line.place.clone())
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -30,25 +46,27 @@ pub(crate) fn eval(manifests: &[PathBuf], connections: &Path, format: Format) ->
     };
     Ok(Output {
         text,
-        warnings: [state.warnings, connections::warnings(&lines)].concat(),
+        warnings,
         complete: true,
     })
 }
 
-/// Says which pods there are when one is not.
-fn explain(cluster: &Cluster, error: EvaluateError) -> anyhow::Error {
+/// Says which pods there are when one is not: `place` has them.
+fn explain(cluster: &Cluster, error: EvaluateError, place: &str) -> anyhow::Error {
     let EvaluateError::UnknownPod(Peer::Pod { namespace, name }) = &error else {
         return error.into();
     };
     let pods = cluster.pods.iter().map(|pod| &pod.metadata);
-    let near: Vec<String> = pods
+    let mut near: Vec<String> = pods
         .filter(|pod| pod.namespace == *namespace || pod.name == *name)
         .map(Metadata::full_name)
         .collect();
-    if near.is_empty() {
-        anyhow!("{error}: the manifests have none in namespace {namespace}")
-    } else {
-        anyhow!("{error}: the manifests have {}", near.join(", "))
+    let more = near.len().saturating_sub(MOST_PODS);
+    near.truncate(MOST_PODS);
+    match (near.as_slice(), more) {
+        ([], _) => anyhow!("{error}: {place} none in namespace {namespace}"),
+        (near, 0) => anyhow!("{error}: {place} {}", near.join(", ")),
+        (near, more) => anyhow!("{error}: {place} {} and {more} more there", near.join(", ")),
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Lab {
     name: String,
     /// Its cluster nodes, in the order of the topology.
     nodes: Vec<String>,
+    /// Its API server's, if it has one and the lab was asked for alone.
+    kubeconfig: Option<PathBuf>,
     /// Seconds that each agent may take.
     seconds: u64,
 }
@@ -52,6 +54,11 @@ impl Lab {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What reaches its API server.
+    pub(super) fn kubeconfig(&self) -> Option<&Path> {
+        self.kubeconfig.as_deref()
     }
 
     /// Whether any of its nodes may have an agent.
@@ -111,6 +118,7 @@ fn inspect(which: &[&str], seconds: u64) -> anyhow::Result<Vec<Lab>> {
     let output = succeeded(output)?;
     let labs: Map<String, Value> = serde_json::from_slice(&output.stdout)
         .context("margay-lab inspect printed something else than a JSON object")?;
+    let kubeconfig = labs.get("kubeconfig").and_then(Value::as_str).map(PathBuf::from);
     let labs = labs.into_iter().filter_map(|(name, nodes)| {
         let nodes = nodes
             .as_array()?
@@ -119,7 +127,12 @@ fn inspect(which: &[&str], seconds: u64) -> anyhow::Result<Vec<Lab>> {
         let nodes = nodes
             .filter_map(|node| Some(node["node"].as_str()?.to_owned()))
             .collect();
-        Some(Lab { name, nodes, seconds })
+        Some(Lab {
+            name,
+            nodes,
+            kubeconfig: kubeconfig.clone(),
+            seconds,
+        })
     });
     Ok(labs.collect())
 }

@@ -31,6 +31,11 @@ fn agents_answer_in_their_pods_and_the_api_server_tells_of_the_others() {
 }
 
 #[test]
+fn policies_are_read_from_the_api_server() {
+    stage("five").1.play("cluster-eval");
+}
+
+#[test]
 fn what_may_not_be_read_is_told_and_the_rest_is_shown() {
     stage("little").1.play("cluster-little");
 }
