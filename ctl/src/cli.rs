@@ -32,7 +32,7 @@ cluster). deploy/README.md says which rights that takes.
 Examples:
   margayctl status
   margayctl status --context production --check
-  margayctl -n margay-system --node node7 bgp peers
+  margayctl -n margay-system --node node7 bgp peers -w
   margayctl --lab two-racks bgp routes -o json
   margayctl policy eval --from shop/checkout --to payments/payments --port 443/tcp
 
@@ -47,8 +47,10 @@ pub(crate) enum Command {
         #[arg(short, long)]
         all: bool,
         /// Exit with 1 when anything is down, for scripts and monitors
-        #[arg(long)]
+        #[arg(long, conflicts_with = "watch")]
         check: bool,
+        #[command(flatten)]
+        again: Again,
     },
     /// Addresses
     #[command(subcommand)]
@@ -68,18 +70,36 @@ pub(crate) enum Command {
     },
 }
 
+/// Whether to ask again and again.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Again {
+    /// Ask again every so many seconds (2 when none are given) until interrupted, and show the newest answer alone
+    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) watch: Option<u64>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ipam {
     /// Show blocks with their owners, and who has which address
-    Show,
+    Show {
+        #[command(flatten)]
+        again: Again,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bgp {
     /// Show sessions, with the reason of each that is down
-    Peers,
+    Peers {
+        #[command(flatten)]
+        again: Again,
+    },
     /// Show every path of every prefix, and why it is used or not
-    Routes,
+    Routes {
+        #[command(flatten)]
+        again: Again,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,15 +9,17 @@ mod output;
 mod policy;
 mod transport;
 mod view;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use jiff::Timestamp;
 
-use cli::{Bgp, Cli, Command, Ipam, Policy};
+use cli::{Again, Bgp, Cli, Command, Ipam, Policy};
 use fleet::Fleet;
 use output::Output;
 use transport::Transport;
@@ -45,23 +47,32 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         let output = match &cli.command {
             Command::Policy(Policy::Eval(eval)) => policy::eval(eval, &cli.target, cli.output).await?,
             Command::Raw { paths } => transport::raw(&cli.target, paths).await?,
-            Command::Status { all, check } => {
+            Command::Status { all, check, again } => {
                 let (all, check) = (*all, *check);
-                look(cli, View::Status { all, check }).await?
+                return look(cli, View::Status { all, check }, *again).await;
             }
-            Command::Ipam(Ipam::Show) => look(cli, View::Ipam).await?,
-            Command::Bgp(Bgp::Peers) => look(cli, View::Peers).await?,
-            Command::Bgp(Bgp::Routes) => look(cli, View::Routes).await?,
+            Command::Ipam(Ipam::Show { again }) => return look(cli, View::Ipam, *again).await,
+            Command::Bgp(Bgp::Peers { again }) => return look(cli, View::Peers, *again).await,
+            Command::Bgp(Bgp::Routes { again }) => return look(cli, View::Routes, *again).await,
         };
         print(&output)
     })
 }
 
-/// Asks for what `view` needs and shows it.
-async fn look(cli: &Cli, view: View) -> anyhow::Result<Output> {
+/// Asks for what `view` needs and shows it, once or again and again.
+async fn look(cli: &Cli, view: View, again: Again) -> anyhow::Result<ExitCode> {
     let transport = Transport::choose(&cli.target).await?;
-    let fleet = Fleet::ask(&transport, view.questions(), view.wants_known()).await?;
-    Ok(view.show(&fleet, cli.output, Timestamp::now()))
+    let ask = async || {
+        let fleet = Fleet::ask(&transport, view.questions(), view.wants_known()).await?;
+        Ok(view.show(&fleet, cli.output, Timestamp::now()))
+    };
+    match again.watch {
+        None => print(&ask().await?),
+        Some(seconds) => {
+            watch::watch(Duration::from_secs(seconds), cli.output, ask).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 fn print(output: &Output) -> anyhow::Result<ExitCode> {

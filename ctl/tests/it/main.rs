@@ -9,3 +9,4 @@ mod eval;
 mod lab;
 mod payments;
 mod transcript;
+mod watch;
