@@ -4,7 +4,7 @@ mod target;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::output::Format;
 
@@ -35,6 +35,7 @@ Examples:
   margayctl -n margay-system --node node7 bgp peers -w
   margayctl --lab two-racks bgp routes -o json
   margayctl policy eval --from shop/checkout --to payments/payments --port 443/tcp
+  source <(margayctl completion bash)
 
 Exit status: 0 when everything was answered, 1 when something failed or an agent did not answer (status --check: or anything \
 is down), 2 for wrong usage.";
@@ -61,6 +62,13 @@ pub(crate) enum Command {
     /// Policies
     #[command(subcommand)]
     Policy(Policy),
+    /// Print what completes this program's words in a shell
+    #[command(after_help = COMPLETION_EXAMPLES)]
+    Completion {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Print what the local agent answers to GET, one line a path
     #[command(hide = true)]
     Raw {
@@ -129,6 +137,17 @@ pub(crate) struct Eval {
     pub(crate) port: Option<String>,
 }
 
+/// A shell that can complete words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// GNU Bash.
+    Bash,
+    /// Z shell.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
 const EVAL_EXAMPLES: &str = "\
 A connection is a line
   {\"from\":\"shop/checkout\",\"to\":\"payments/payments\",\"protocol\":\"TCP\",\"port\":443}
@@ -144,3 +163,9 @@ Examples:
   kubectl get ns,nodes,pods,netpol -A -o yaml > cluster.yaml
   echo '{\"from\":\"192.0.2.1\",\"to\":\"shop/frontend\",\"port\":8080}' |
     margayctl policy eval --manifests cluster.yaml --connections - -o json";
+
+const COMPLETION_EXAMPLES: &str = "\
+Examples:
+  margayctl completion bash > /etc/bash_completion.d/margayctl
+  margayctl completion zsh > \"${fpath[1]}/_margayctl\"
+  margayctl completion fish > ~/.config/fish/completions/margayctl.fish";

@@ -2,6 +2,7 @@
 
 mod api_server;
 mod cli;
+mod completion;
 mod fleet;
 mod known;
 mod manifests;
@@ -46,6 +47,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let output = match &cli.command {
             Command::Policy(Policy::Eval(eval)) => policy::eval(eval, &cli.target, cli.output).await?,
+            Command::Completion { shell } => completion::completion(*shell)?,
             Command::Raw { paths } => transport::raw(&cli.target, paths).await?,
             Command::Status { all, check, again } => {
                 let (all, check) = (*all, *check);

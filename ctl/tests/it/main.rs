@@ -5,6 +5,7 @@ mod agent;
 mod agents;
 mod api_server;
 mod cluster;
+mod completion;
 mod eval;
 mod lab;
 mod payments;
