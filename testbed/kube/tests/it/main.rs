@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod admission;
+mod ctl;
 mod dns;
 mod faults;
 mod first_packet;
