@@ -25,9 +25,9 @@ pub(crate) struct Cli {
 }
 
 const EXAMPLES: &str = "\
-Whom it asks, unless told: the agent of this machine, where there is one; else the only lab deployed here; else all agents of \
-the cluster that the kubeconfig's current context names, in their pods (any of --context, --kubeconfig and -n chooses the \
-cluster). deploy/README.md says which rights that takes.
+Whom it asks, unless told: the agent of this machine, where there is one; else the only lab deployed
+here; else all agents of the cluster that the kubeconfig's current context names, in their pods. Any
+of --context, --kubeconfig and -n chooses the cluster. deploy/README.md says which rights that takes.
 
 Examples:
   margayctl status
@@ -37,8 +37,8 @@ Examples:
   margayctl policy eval --from shop/checkout --to payments/payments --port 443/tcp
   source <(margayctl completion bash)
 
-Exit status: 0 when everything was answered, 1 when something failed or an agent did not answer (status --check: or anything \
-is down), 2 for wrong usage.";
+Exit status: 0 when everything was answered, 1 when something failed or an agent did not answer
+(status --check: or anything is down), 2 for wrong usage.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -154,8 +154,9 @@ A connection is a line
 with pods as namespace/pod or addresses; protocol is TCP (default), UDP, SCTP or ICMP (which has no port).
 With -o json each answer repeats the line and adds \"verdict\", \"egress\" and \"ingress\".
 
-Without --manifests, pods, namespaces, nodes and NetworkPolicies are read from the API server that the kubeconfig names (of a \
-lab, with --lab or $MARGAY_LAB). What agents have put in force by now is not asked: margayctl status tells that.
+Without --manifests, pods, namespaces, nodes and NetworkPolicies are read from the API server that the
+kubeconfig names (of a lab, with --lab or $MARGAY_LAB). What agents have put in force by now is not
+asked: margayctl status tells that.
 
 Examples:
   margayctl policy eval --from shop/checkout --to payments/payments --port 443/tcp
