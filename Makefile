@@ -27,7 +27,7 @@ test: needs-test build ## Run all tests
 	@scripts/test
 
 .PHONY: test-kube
-test-kube: kube needs-test build ## Run all tests on real Kubernetes, some 40 minutes
+test-kube: kube needs-test build ## Run all tests on real Kubernetes
 	@NEXTEST_PROFILE=kube scripts/test -p margay-kubelab
 
 .PHONY: kube-e2e

@@ -52,7 +52,6 @@ impl Default for KernelConfig {
 /// The kernel of one network namespace as a forwarding plane.
 #[derive(Debug)]
 pub struct KernelFib {
-    config: KernelConfig,
     handle: Handle,
     monitor: Option<Monitor>,
     wanted: HashMap<IpNetwork, FibRoute>,
@@ -78,7 +77,6 @@ impl KernelFib {
     /// A forwarding plane in the namespace of `handle`.
     pub fn new(handle: Handle, config: KernelConfig) -> Self {
         KernelFib {
-            config,
             handle,
             monitor: None,
             wanted: HashMap::new(),
@@ -114,12 +112,12 @@ impl KernelFib {
 
     async fn list_installed(&mut self) -> margay_netlink::Result<()> {
         let filter = RouteFilter {
-            table: Some(self.config.table),
-            protocol: Some(self.config.protocol),
+            table: Some(self.style.config.table),
+            protocol: Some(self.style.config.protocol),
             ..RouteFilter::default()
         };
         let routes = self.handle.routes(filter).await?;
-        let ours = |r: &Route| r.metric == Some(self.config.metric);
+        let ours = |r: &Route| r.metric == Some(self.style.config.metric);
         let (ours, strays): (Vec<Route>, _) = routes.into_iter().partition(ours);
         self.strays = strays;
         self.installed = ours
@@ -136,7 +134,7 @@ impl KernelFib {
             ..RouteFilter::default()
         };
         let routes = self.handle.routes(filter).await?;
-        Ok(convert::topology(&addrs, &routes, self.config.protocol))
+        Ok(convert::topology(&addrs, &routes, self.style.config.protocol))
     }
 
     /// Writes what differs for these prefixes.
@@ -274,7 +272,7 @@ impl KernelFib {
     }
 
     fn is_ours(&self, route: &Route) -> bool {
-        route.protocol == self.config.protocol && route.table == self.config.table
+        route.protocol == self.style.config.protocol && route.table == self.style.config.table
     }
 
     /// Waits for the next event or the retry timer, then takes all events that are there.

@@ -10,6 +10,9 @@ use super::harness::{Kube, PATIENCE, wait};
 /// How long traffic runs before the fault.
 const BEFORE: Duration = Duration::from_secs(2);
 
+/// Where the control plane's node keeps etcd's snapshot.
+const BACKUP: &str = "/var/lib/etcd.backup";
+
 struct Scene<'a> {
     kube: &'a Kube,
     server: String,
@@ -93,7 +96,7 @@ fn what_a_fault_costs() {
     };
     let mut scene = Scene::new(&kube);
     let agent = "kill -9 $(pidof margay-node)";
-    kube.sh("margay-lab kube backup -t testbed/topologies/kube.clab.yml");
+    kube.power("backup", BACKUP);
 
     scene.through("nothing", 6, Cost::Nothing, |_| ());
     scene.through("agent of the server's node killed", 15, Cost::Nothing, |kube| {
@@ -139,7 +142,7 @@ fn what_a_fault_costs() {
         kube.power("crash", "node1/etcd")
     });
     scene.through("etcd put back to a backup", 30, Cost::Nothing, |kube| {
-        kube.sh("margay-lab kube restore -t testbed/topologies/kube.clab.yml");
+        kube.power("restore", BACKUP);
     });
     scene.through("containerd killed", 15, Cost::Nothing, |kube| {
         kube.power("crash", "node3/containerd");
