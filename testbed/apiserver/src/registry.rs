@@ -1,8 +1,10 @@
 //! The semantics of the API: everything between a parsed request and the store. One lock makes each request atomic.
 
+mod create;
 mod delete;
 mod incoming;
 mod random;
+mod update;
 mod write;
 
 use std::{path::Path, sync::Arc};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Filter, Registry, State, Write, present, refuse_absent, write::deletion_is_complete};
+use super::{Filter, Registry, State, Write, present, refuse_absent, update::deletion_is_complete};
 use crate::{
     catalog::{Origin, Resource},
     status::{ApiError, Result},
