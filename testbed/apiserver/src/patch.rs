@@ -1,6 +1,8 @@
 //! The three patch types that change a given object; server-side apply is in [`apply`].
 
 pub(crate) mod apply;
+mod fields;
+mod owners;
 mod strategic;
 
 use serde_json::Value;

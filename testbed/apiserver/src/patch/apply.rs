@@ -5,19 +5,16 @@
 
 use serde_json::{Map, Value, json};
 
+pub(crate) use super::owners::Writer;
+use super::{
+    fields::{Path, contains, insert_path, item_key, leaves, lookup, owned_fields, remove_path, remove_value},
+    owners::{Entry, entries, store_entries},
+};
 use crate::{
     catalog::Resource,
     schema::{field, list_keys},
     status::{ApiError, Result},
-    time,
 };
-
-/// Who writes, as `fieldManager`, and through which subresource (empty for the object itself).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Writer<'a> {
-    pub(crate) manager: &'a str,
-    pub(crate) subresource: &'a str,
-}
 
 /// The object that results from applying `config` to `live`.
 pub(crate) fn apply(
@@ -115,57 +112,6 @@ pub(crate) fn record_update(resource: &Resource, old: &Value, new: &mut Value, w
     store_entries(new, entries);
 }
 
-type Path = Vec<String>;
-
-/// One entry of `managedFields`.
-struct Entry {
-    json: Value,
-    fields: Value,
-}
-
-impl Entry {
-    fn new(resource: &Resource, writer: Writer<'_>, operation: &str, fields: Value) -> Self {
-        let mut json = json!({
-            "manager": writer.manager, "operation": operation, "apiVersion": resource.api_version(),
-            "time": time::now(), "fieldsType": "FieldsV1",
-        });
-        if !writer.subresource.is_empty() {
-            json["subresource"] = writer.subresource.into();
-        }
-        Self { json, fields }
-    }
-
-    fn is(&self, writer: Writer<'_>, operation: &str) -> bool {
-        self.json["manager"] == writer.manager
-            && self.json["operation"] == operation
-            && self.json["subresource"].as_str().unwrap_or("") == writer.subresource
-    }
-}
-
-fn entries(object: &Value) -> Vec<Entry> {
-    let list = object["metadata"]["managedFields"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let entry = |json: &Value| Entry {
-        fields: json["fieldsV1"].clone(),
-        json: json.clone(),
-    };
-    list.iter().filter(|e| e["fieldsV1"].is_object()).map(entry).collect()
-}
-
-fn store_entries(object: &mut Value, entries: Vec<Entry>) {
-    let list = entries
-        .into_iter()
-        .filter(|e| e.fields.as_object().is_some_and(|f| !f.is_empty()));
-    object["metadata"]["managedFields"] = list
-        .map(|mut e| {
-            e.json["fieldsV1"] = e.fields;
-            e.json
-        })
-        .collect();
-}
-
 fn conflict_error(entries: &[Entry], conflicts: &[(usize, Path)]) -> ApiError {
     let manager = |index: usize| {
         let entry = &entries[index].json;
@@ -202,61 +148,6 @@ fn readable(step: &str) -> String {
     }
 }
 
-/// The fields that a writer of `subresource` can own in an object.
-fn owned_fields(schema: &Value, object: &Value, subresource: &str) -> Value {
-    let mut object = object.clone();
-    if let Some(map) = object.as_object_mut() {
-        map.retain(|k, _| match subresource {
-            "" => !matches!(k.as_str(), "apiVersion" | "kind" | "status"),
-            sub => k == sub,
-        });
-    }
-    if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        meta.retain(|k, _| matches!(k.as_str(), "labels" | "annotations" | "finalizers" | "ownerReferences"));
-    }
-    let mut tree = tree_of(schema, &object);
-    if let Some(tree) = tree.as_object_mut() {
-        tree.retain(|k, v| k != "f:metadata" || v.as_object().is_some_and(|m| !m.is_empty()));
-    }
-    tree
-}
-
-fn tree_of(schema: &Value, value: &Value) -> Value {
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .map(|(k, v)| (format!("f:{k}"), tree_of(field(schema, k), v)))
-            .collect(),
-        Value::Array(items) => match list_keys(schema) {
-            None => json!({}),
-            Some(keys) => items
-                .iter()
-                .map(|item| item_tree(&schema["items"], &keys, item))
-                .collect::<Map<_, _>>()
-                .into(),
-        },
-        _ => json!({}),
-    }
-}
-
-fn item_tree(schema: &Value, keys: &[String], item: &Value) -> (String, Value) {
-    if keys.is_empty() {
-        return (format!("v:{item}"), json!({}));
-    }
-    let mut tree = tree_of(schema, item);
-    tree["."] = json!({});
-    (format!("k:{}", item_key(schema, keys, item)), tree)
-}
-
-fn item_key(schema: &Value, keys: &[String], item: &Value) -> Value {
-    let part = |k: &String| match item.get(k) {
-        Some(v) => v.clone(),
-        None => schema["properties"][k.as_str()]["default"].clone(),
-    };
-    let present = keys.iter().map(|k| (k.clone(), part(k))).filter(|(_, v)| !v.is_null());
-    Value::Object(present.collect())
-}
-
 /// Writes what `config` says into `target`; lists with keys item by item, others as a whole.
 fn overlay(schema: &Value, target: &mut Value, config: &Value) {
     match config {
@@ -291,97 +182,6 @@ fn overlay(schema: &Value, target: &mut Value, config: &Value) {
             *target = Value::Array(list);
         }
         _ => *target = config.clone(),
-    }
-}
-
-fn leaves(tree: &Value) -> Vec<Path> {
-    let mut found = Vec::new();
-    collect_leaves(tree, &mut Vec::new(), &mut found);
-    found
-}
-
-fn collect_leaves(tree: &Value, at: &mut Path, found: &mut Vec<Path>) {
-    match tree.as_object().filter(|m| !m.is_empty()) {
-        None => found.push(at.clone()),
-        Some(map) => {
-            for (step, child) in map {
-                at.push(step.clone());
-                collect_leaves(child, at, found);
-                at.pop();
-            }
-        }
-    }
-}
-
-fn contains(tree: &Value, path: &[String]) -> bool {
-    path.iter().try_fold(tree, |at, step| at.get(step)).is_some()
-}
-
-fn insert_path(tree: &mut Value, path: &[String]) {
-    let mut at = tree;
-    for step in path {
-        if !at[step.as_str()].is_object() {
-            at[step.as_str()] = json!({});
-        }
-        at = &mut at[step.as_str()];
-    }
-}
-
-fn remove_path(tree: &mut Value, path: &[String]) {
-    let [first, rest @ ..] = path else { return };
-    let Some(map) = tree.as_object_mut() else { return };
-    if let Some(child) = map.get_mut(first) {
-        remove_path(child, rest);
-        if rest.is_empty() || child.as_object().is_some_and(Map::is_empty) {
-            map.remove(first);
-        }
-    }
-}
-
-fn lookup<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(value, |at, step| match step.split_once(':') {
-        Some(("f", name)) => at.get(name),
-        Some((kind, key)) => at.as_array()?.iter().find(|item| is_item(kind, key, item)),
-        None => Some(at),
-    })
-}
-
-fn is_item(kind: &str, key: &str, item: &Value) -> bool {
-    let Ok(key) = serde_json::from_str::<Value>(key) else {
-        return false;
-    };
-    match (kind, &key) {
-        // A key that the item leaves out has its default there.
-        ("k", Value::Object(parts)) => parts.iter().all(|(k, v)| item.get(k).is_none_or(|own| own == v)),
-        _ => *item == key,
-    }
-}
-
-/// Removes a value, and the objects and lists that become empty by it.
-fn remove_value(value: &mut Value, path: &[String]) {
-    let [first, rest @ ..] = path else { return };
-    match first.split_once(':') {
-        Some(("f", name)) => {
-            let Some(map) = value.as_object_mut() else { return };
-            if let Some(child) = map.get_mut(name) {
-                remove_value(child, rest);
-                let empty = child.as_object().is_some_and(Map::is_empty) || child.as_array().is_some_and(Vec::is_empty);
-                if rest.is_empty() || empty {
-                    map.remove(name);
-                }
-            }
-        }
-        Some((kind, key)) => {
-            let Some(list) = value.as_array_mut() else { return };
-            match rest.is_empty() {
-                true => list.retain(|item| !is_item(kind, key, item)),
-                false => list
-                    .iter_mut()
-                    .filter(|i| is_item(kind, key, i))
-                    .for_each(|i| remove_value(i, rest)),
-            }
-        }
-        None => {}
     }
 }
 

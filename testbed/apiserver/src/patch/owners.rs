@@ -1,0 +1,61 @@
+//! The entries of `metadata.managedFields`.
+
+use serde_json::{Value, json};
+
+use crate::{catalog::Resource, time};
+
+/// Who writes, as `fieldManager`, and through which subresource (empty for the object itself).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Writer<'a> {
+    pub(crate) manager: &'a str,
+    pub(crate) subresource: &'a str,
+}
+
+/// One entry of `managedFields`.
+pub(super) struct Entry {
+    pub(super) json: Value,
+    pub(super) fields: Value,
+}
+
+impl Entry {
+    pub(super) fn new(resource: &Resource, writer: Writer<'_>, operation: &str, fields: Value) -> Self {
+        let mut json = json!({
+            "manager": writer.manager, "operation": operation, "apiVersion": resource.api_version(),
+            "time": time::now(), "fieldsType": "FieldsV1",
+        });
+        if !writer.subresource.is_empty() {
+            json["subresource"] = writer.subresource.into();
+        }
+        Self { json, fields }
+    }
+
+    pub(super) fn is(&self, writer: Writer<'_>, operation: &str) -> bool {
+        self.json["manager"] == writer.manager
+            && self.json["operation"] == operation
+            && self.json["subresource"].as_str().unwrap_or("") == writer.subresource
+    }
+}
+
+pub(super) fn entries(object: &Value) -> Vec<Entry> {
+    let list = object["metadata"]["managedFields"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let entry = |json: &Value| Entry {
+        fields: json["fieldsV1"].clone(),
+        json: json.clone(),
+    };
+    list.iter().filter(|e| e["fieldsV1"].is_object()).map(entry).collect()
+}
+
+pub(super) fn store_entries(object: &mut Value, entries: Vec<Entry>) {
+    let list = entries
+        .into_iter()
+        .filter(|e| e.fields.as_object().is_some_and(|f| !f.is_empty()));
+    object["metadata"]["managedFields"] = list
+        .map(|mut e| {
+            e.json["fieldsV1"] = e.fields;
+            e.json
+        })
+        .collect();
+}
