@@ -90,14 +90,16 @@ fn parse_types() -> BTreeMap<String, Value> {
     }
     sources
         .keys()
-        .map(|name| ((*name).to_owned(), expand(&sources, name)))
+        .map(|name| name.trim_end_matches('*'))
+        .map(|name| (name.to_owned(), expand(&sources, name)))
         .collect()
 }
 
 fn expand(sources: &BTreeMap<&str, Vec<&str>>, name: &str) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
-    for word in sources.get(name).into_iter().flatten() {
+    let words = sources.get(name).or_else(|| sources.get(format!("{name}*").as_str()));
+    for word in words.into_iter().flatten() {
         let (field, spec) = word.split_once(':').unwrap_or((word, "any"));
         let (spec, default) = spec.split_once('=').map_or((spec, None), |(s, d)| (s, Some(d)));
         let mut schema = field_schema(sources, spec);
@@ -112,6 +114,9 @@ fn expand(sources: &BTreeMap<&str, Vec<&str>>, name: &str) -> Value {
     let mut schema = json!({"type": "object", "properties": properties});
     if !required.is_empty() {
         schema["required"] = json!(required);
+    }
+    if sources.contains_key(format!("{name}*").as_str()) {
+        schema["x-kubernetes-map-type"] = json!("atomic");
     }
     schema
 }
@@ -141,6 +146,10 @@ fn field_schema(sources: &BTreeMap<&str, Vec<&str>>, spec: &str) -> Value {
         "t" => json!({"type": "string", "format": "date-time"}),
         "q" => json!({"x-kubernetes-int-or-string": true}),
         "m" => json!({"type": "object", "additionalProperties": {"type": "string"}}),
+        "ma" => {
+            json!({"type": "object", "additionalProperties": {"type": "string"}, "x-kubernetes-map-type": "atomic"})
+        }
+        "my" => json!({"type": "object", "additionalProperties": {"type": "string", "format": "byte"}}),
         "mq" => json!({"type": "object", "additionalProperties": {"x-kubernetes-int-or-string": true}}),
         "any" => json!({"x-kubernetes-preserve-unknown-fields": true}),
         name => expand(sources, name),

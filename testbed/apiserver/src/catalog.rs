@@ -59,6 +59,11 @@ impl Resource {
         self.group.is_empty() && self.kind == kind
     }
 
+    /// Objects hold other objects, and go when those have gone.
+    pub(crate) fn owns(&self) -> bool {
+        self.is_core("Namespace") || self.kind == "CustomResourceDefinition"
+    }
+
     pub(crate) fn verbs(&self) -> &'static [&'static str] {
         &[
             "create",

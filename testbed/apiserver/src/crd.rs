@@ -1,8 +1,12 @@
 //! CustomResourceDefinitions: what they must be, and the resources they serve.
 
+mod rules;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+
+pub(crate) use rules::check_rules;
 
 use super::{
     builtin::with_object_fields,
@@ -166,52 +170,6 @@ pub(crate) fn resources(definition: &Value) -> Vec<Resource> {
         .filter(|v| v["served"] == true)
         .map(resource)
         .collect()
-}
-
-/// Evaluates the `x-kubernetes-validations` of a custom resource; `old` makes transition rules count.
-pub(crate) fn check_rules(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let Some(rules) = &resource.rules else {
-        return Vec::new();
-    };
-    let Err(found) = kube_cel::validate_compiled(rules, object, old) else {
-        return Vec::new();
-    };
-    found.iter().map(|e| rule_error(object, e)).collect()
-}
-
-fn rule_error(object: &Value, error: &kube_cel::ValidationError) -> FieldError {
-    let field = if error.field_path.is_empty() {
-        "<nil>".to_owned()
-    } else {
-        error.field_path.clone()
-    };
-    let reason = match error.reason.as_deref() {
-        Some("FieldValueForbidden") => return FieldError::forbidden(field, &error.message),
-        Some("FieldValueRequired") => return FieldError::required(field, &error.message),
-        Some("FieldValueDuplicate") => "FieldValueDuplicate",
-        _ => "FieldValueInvalid",
-    };
-    let value = error
-        .field_path
-        .split(['.', '[', ']'])
-        .filter(|s| !s.is_empty())
-        .try_fold(object, |at, step| match at {
-            Value::Array(items) => items.get(step.parse::<usize>().ok()?),
-            _ => at.get(step),
-        });
-    let kind = match value {
-        Some(Value::String(_)) => "string",
-        Some(Value::Number(n)) if n.is_f64() => "number",
-        Some(Value::Number(_)) => "integer",
-        Some(Value::Bool(_)) => "boolean",
-        Some(Value::Array(_)) => "array",
-        _ => "object",
-    };
-    FieldError {
-        reason,
-        field,
-        message: format!("Invalid value: \"{kind}\": {}", error.message),
-    }
 }
 
 fn versions(definition: &Value) -> impl Iterator<Item = &Value> {

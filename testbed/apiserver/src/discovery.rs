@@ -44,11 +44,11 @@ pub(crate) fn resource_list(resources: &[Arc<Resource>], group: &str, version: &
     let mut name = String::new();
     for resource in resources.iter().filter(|r| r.group == group && r.version == version) {
         name = resource.api_version();
-        list.push(json!({
+        list.push(without_empty_lists(json!({
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
             "kind": resource.kind, "verbs": resource.verbs(), "shortNames": resource.short_names,
             "categories": resource.categories,
-        }));
+        })));
         for subresource in resource.subresources() {
             let (kind, verbs) = subresource_of(resource, subresource);
             let path = format!("{}/{subresource}", resource.plural);
@@ -88,11 +88,11 @@ fn aggregated_resource(resource: &Resource) -> Value {
             json!({"subresource": name, "responseKind": kind(own), "verbs": verbs})
         })
         .collect();
-    json!({
+    without_empty_lists(json!({
         "resource": resource.plural, "responseKind": kind(&resource.kind), "singularResource": resource.singular,
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" }, "verbs": resource.verbs(),
         "shortNames": resource.short_names, "categories": resource.categories, "subresources": subresources,
-    })
+    }))
 }
 
 fn subresource_of<'a>(resource: &'a Resource, name: &str) -> (&'a str, &'static [&'static str]) {
@@ -100,6 +100,13 @@ fn subresource_of<'a>(resource: &'a Resource, name: &str) -> (&'a str, &'static 
         "binding" => ("Binding", &["create"]),
         _ => (&resource.kind, &["get", "patch", "update"]),
     }
+}
+
+fn without_empty_lists(mut entry: Value) -> Value {
+    if let Some(map) = entry.as_object_mut() {
+        map.retain(|_, v| v.as_array().is_none_or(|list| !list.is_empty()));
+    }
+    entry
 }
 
 type Versions<'a> = BTreeMap<&'a str, Vec<&'a Resource>>;

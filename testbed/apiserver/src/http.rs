@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -146,6 +146,12 @@ fn parse_body(head: &http::request::Parts, bytes: &[u8]) -> Result<Value> {
     let media = router::content_type(&head.headers);
     if media == "application/vnd.kubernetes.protobuf" {
         return protobuf::decode(bytes);
+    }
+    let writes = matches!(head.method, Method::POST | Method::PUT);
+    if writes && !matches!(media, "application/json" | "application/yaml") {
+        let why = "the body of the request was in an unknown format - accepted media types include: application/json, \
+                   application/yaml, application/vnd.kubernetes.protobuf";
+        return Err(ApiError::new(415, "UnsupportedMediaType", why));
     }
     let json = serde_json::from_slice(bytes);
     if json.is_err() && media.contains("yaml") {

@@ -86,6 +86,12 @@ impl Registry {
         self.lock().catalog.find(group, version, plural)
     }
 
+    /// Whether anything is served under this group and version.
+    pub(crate) fn serves(&self, group: &str, version: &str) -> bool {
+        let state = self.lock();
+        state.catalog.all().any(|r| r.group == group && r.version == version)
+    }
+
     /// Everything served, in table order.
     pub(crate) fn resources(&self) -> Vec<Arc<Resource>> {
         self.lock().catalog.all().cloned().collect()

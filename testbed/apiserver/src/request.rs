@@ -117,7 +117,7 @@ pub(crate) fn shape(headers: &HeaderMap) -> Result<Shape> {
     accept.split(',').find_map(clause).ok_or_else(|| {
         let why = "only the following media types are accepted: application/json (the lab's API server does not speak \
                    protobuf or YAML in answers)";
-        ApiError::new(406, "NotAcceptable", why)
+        ApiError::new(406, "NotAcceptable", why).with_details(serde_json::json!({}))
     })
 }
 

@@ -1,21 +1,28 @@
 //! From a request to the registry and back to an answer.
 
 mod documents;
+mod options;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, header, request::Parts};
 use serde_json::{Value, json};
 
 use super::{
-    catalog::Resource,
+    catalog::{Origin, Resource},
     discovery,
     http::Shared,
-    registry::{DeleteOptions, Filter, Paging, Validation, Write},
+    registry::{DeleteOptions, Filter, Paging, Write},
     request::{Query, Shape, Target, shape},
     selector::{FieldSelector, LabelSelector},
-    status::{ApiError, Result},
+    status::{ApiError, Result, without_empty},
     table::{self, Include},
     watch::{self, Render, Watch, WatchBody},
 };
@@ -40,6 +47,15 @@ impl Answer {
             body: value.to_string().into(),
             warnings: vec![],
             watch: None,
+        }
+    }
+
+    /// A path below which nothing is served.
+    fn nothing_here() -> Self {
+        Self {
+            content_type: "text/plain; charset=utf-8",
+            body: "404 page not found\n".into(),
+            ..Self::json(404, Value::Null)
         }
     }
 
@@ -81,7 +97,9 @@ pub(crate) fn route(head: &Parts, body: &Value, shared: &Shared) -> Result<Answe
     if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" && head.method == Method::POST {
         return Ok(Answer::json(201, documents::may_do_everything(body)));
     }
-    let target = Target::parse(path).ok_or_else(ApiError::no_such_path)?;
+    let Some(target) = Target::parse(path).filter(|t| shared.registry.serves(&t.group, &t.version)) else {
+        return Ok(Answer::nothing_here());
+    };
     let found = shared.registry.find(&target.group, &target.version, &target.plural);
     let resource = found.ok_or_else(ApiError::no_such_path)?;
     let call = Call {
@@ -114,7 +132,7 @@ impl Call<'_> {
         }
         let registry = &self.shared.registry;
         match (&self.head.method, name) {
-            (&Method::GET, _) if self.query.flag("watch") => self.watch(),
+            (&Method::GET, None) if self.query.flag("watch") => self.watch(),
             (&Method::GET, Some(name)) => {
                 let object = registry.get(&self.resource, self.namespace(), name)?;
                 self.show(200, object, Vec::new())
@@ -135,15 +153,16 @@ impl Call<'_> {
         }
     }
 
+    /// A namespace where there is one, and none where there is none; only reads reach over all namespaces.
     fn check_scope(&self) -> Result<()> {
-        let needs = self.resource.namespaced && self.target.namespace.is_none();
-        let one = self.target.name.is_some() || self.head.method == Method::POST || self.head.method == Method::DELETE;
-        let misplaced = !self.resource.namespaced && self.target.namespace.is_some();
-        if misplaced || needs && one {
-            Err(ApiError::no_such_path())
-        } else {
-            Ok(())
+        let everywhere = self.resource.namespaced && self.target.namespace.is_none();
+        if !self.resource.namespaced && self.target.namespace.is_some() || everywhere && self.target.name.is_some() {
+            return Err(ApiError::no_such_path());
         }
+        if everywhere && self.head.method != Method::GET {
+            return Err(ApiError::method_not_allowed());
+        }
+        Ok(())
     }
 
     fn subresource(&self, name: &str, subresource: &str) -> Result<Answer> {
@@ -183,14 +202,8 @@ impl Call<'_> {
     }
 
     fn patch(&self, name: &str) -> Result<Answer> {
-        let write = self.write(name)?;
         let kind = content_type(&self.head.headers);
-        if kind.starts_with("application/apply-patch") && self.query.get("fieldManager").is_none() {
-            return Err(ApiError::bad_request(
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-            ));
-        }
-        self.written(self.shared.registry.patch(&write, kind, self.body))
+        self.written(self.shared.registry.patch(&self.write(name)?, kind, self.body))
     }
 
     fn delete(&self, name: &str) -> Result<Answer> {
@@ -205,6 +218,7 @@ impl Call<'_> {
         let details = json!({
             "name": name, "group": self.resource.group, "kind": self.resource.plural, "uid": object["metadata"]["uid"],
         });
+        let details = without_empty(details);
         Ok(Answer::json(
             200,
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}),
@@ -212,14 +226,11 @@ impl Call<'_> {
     }
 
     fn delete_options(&self) -> Result<DeleteOptions> {
-        let mut options = DeleteOptions::parse(self.body)?;
-        if let Some(seconds) = self.query.number("gracePeriodSeconds")? {
-            options.grace_seconds = i64::try_from(seconds).ok();
-        }
-        Ok(options)
+        options::delete(&self.query, self.body)
     }
 
     fn list(&self) -> Result<Answer> {
+        options::list(&self.query)?;
         let version = self.query.number("resourceVersion")?;
         let exact = self.query.get("resourceVersionMatch") == Some("Exact");
         let paging = Paging {
@@ -231,29 +242,30 @@ impl Call<'_> {
         let mut metadata = json!({"resourceVersion": page.revision.to_string()});
         if let Some((token, left)) = page.next {
             metadata["continue"] = token.into();
-            metadata["remainingItemCount"] = left.into();
+            let selects = ["labelSelector", "fieldSelector"]
+                .iter()
+                .any(|s| self.query.get(s).is_some());
+            if !selects {
+                metadata["remainingItemCount"] = left.into();
+            }
+        } else if self.resource.origin == Origin::Custom && shape(&self.head.headers)? == Shape::Plain {
+            metadata["continue"] = "".into();
         }
         Ok(Answer::json(200, self.shaped_list(page.items, metadata)?))
     }
 
     fn watch(&self) -> Result<Answer> {
-        let version = self.query.number("resourceVersion")?;
+        options::list(&self.query)?;
+        let version = self.query.number("resourceVersion");
+        // An error without a reason in Kubernetes.
+        let version = version.map_err(|e| ApiError::new(500, "", e.message))?;
         let initial = self.query.flag("sendInitialEvents");
-        if initial && self.query.get("resourceVersionMatch") != Some("NotOlderThan") {
-            let why = "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires \
-                       setting resourceVersionMatch to NotOlderThan";
-            return Err(ApiError::new(422, "Invalid", why));
-        }
         // No version, or "0", starts with what there is now; so does a request for the initial events.
         let since = version.filter(|v| *v != 0 && !initial);
-        let mut filter = self.filter()?;
-        if let Some(name) = &self.target.name {
-            filter.fields = FieldSelector::parse(&format!("metadata.name={name}"), &[])?;
-        }
         let seconds = self.query.number("timeoutSeconds")?;
         let request = Watch {
             resource: self.resource.clone(),
-            filter,
+            filter: self.filter()?,
             bookmarks: self.query.flag("allowWatchBookmarks"),
             mark_initial: initial && self.query.flag("allowWatchBookmarks"),
             timeout: seconds.map_or(WATCH_TIMEOUT, Duration::from_secs),
@@ -273,9 +285,10 @@ impl Call<'_> {
     }
 
     fn show(&self, code: u16, object: Value, warnings: Vec<String>) -> Result<Answer> {
+        let render = self.render()?;
         Ok(Answer {
             warnings,
-            ..Answer::json(code, self.render()?(&object))
+            ..Answer::json(code, render(&object))
         })
     }
 
@@ -285,10 +298,18 @@ impl Call<'_> {
         Ok(match shape(&self.head.headers)? {
             Shape::Plain | Shape::Discovery => Box::new(Value::clone),
             Shape::Metadata => Box::new(|object| table::partial(object, false)),
-            Shape::Table { beta } => Box::new(move |object| {
-                let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-                table::table(&resource, std::slice::from_ref(object), metadata, include, beta)
-            }),
+            Shape::Table { beta } => {
+                let first = AtomicBool::new(true);
+                Box::new(move |object| {
+                    let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                    let mut table = table::table(&resource, std::slice::from_ref(object), metadata, include, beta);
+                    // Of a watch's tables only the first says what the columns are.
+                    if !first.swap(false, Ordering::Relaxed) {
+                        table["columnDefinitions"] = Value::Null;
+                    }
+                    table
+                })
+            }
         })
     }
 
@@ -304,6 +325,12 @@ impl Call<'_> {
     }
 
     fn list_of(&self, items: Vec<Value>, metadata: Value) -> Value {
+        let mut items = items;
+        // Items of built-in lists are of one Go type, which says what they are.
+        if self.resource.origin != Origin::Custom {
+            let fields = items.iter_mut().filter_map(Value::as_object_mut);
+            fields.for_each(|o| o.retain(|k, _| k != "apiVersion" && k != "kind"));
+        }
         json!({"kind": self.resource.list_kind, "apiVersion": self.resource.api_version(), "metadata": metadata, "items": items})
     }
 
@@ -330,26 +357,8 @@ impl Call<'_> {
     }
 
     fn write(&self, name: &str) -> Result<Write> {
-        let dry_run = match self.query.get("dryRun").or(self.body["dryRun"][0].as_str()) {
-            None => false,
-            Some("All") => true,
-            Some(other) => {
-                return Err(ApiError::bad_request(format!(
-                    "dryRun: Unsupported value: \"{other}\": supported values: \"All\""
-                )));
-            }
-        };
-        let validation = match self.query.get("fieldValidation") {
-            None | Some("Warn") => Validation::Warn,
-            Some("Strict") => Validation::Strict,
-            Some("Ignore") => Validation::Ignore,
-            Some(other) => {
-                let why = format!(
-                    "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
-                );
-                return Err(ApiError::bad_request(why));
-            }
-        };
+        let media = content_type(&self.head.headers);
+        let options = options::write(&self.head.method, &self.query, self.body, media)?;
         let agent = self
             .head
             .headers
@@ -365,10 +374,10 @@ impl Call<'_> {
             namespace: self.namespace().to_owned(),
             name: name.to_owned(),
             subresource: self.target.subresource.clone().unwrap_or_default(),
-            dry_run,
+            dry_run: options.dry_run,
             manager: manager.to_owned(),
             force: self.query.flag("force"),
-            validation,
+            validation: options.validation,
         })
     }
 

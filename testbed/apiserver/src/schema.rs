@@ -1,6 +1,8 @@
 //! Structural schemas: pruning, defaulting and validation of JSON by an OpenAPI v3 schema. Built-in kinds and custom
 //! resources go through the same three functions.
 
+pub(crate) mod empty;
+
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
@@ -206,11 +208,10 @@ fn string(schema: &Value, s: &str, value: &Value, path: &str, errors: &mut Vec<F
     if let Some(format) = schema["format"].as_str()
         && !format_fits(format, s)
     {
-        errors.push(FieldError::invalid(
-            path,
-            value,
-            format!("{path} in body must be of type {format}: {value}"),
-        ));
+        errors.push(FieldError {
+            reason: "FieldValueTypeInvalid",
+            ..FieldError::invalid(path, value, format!("{path} in body must be of type {format}: {value}"))
+        });
     }
 }
 

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::status::{ApiError, Result};
+use super::{
+    status::{ApiError, Result},
+    validation::wrong_value,
+};
 
 /// A parsed `labelSelector`; the empty one matches everything.
 #[derive(Debug, Clone, Default)]
@@ -112,6 +115,11 @@ fn requirement(text: &str, part: &str) -> Result<Requirement> {
     let one = |key: &str, test: Test| {
         let key = key.trim();
         if key.is_empty() || key.contains(|c: char| c.is_whitespace() || "()=!".contains(c)) {
+            return Err(wrong());
+        }
+        if let Test::In(values) | Test::NotIn(values) = &test
+            && values.iter().any(|v| wrong_value(v).is_some())
+        {
             return Err(wrong());
         }
         Ok(Requirement {

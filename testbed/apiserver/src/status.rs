@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// An answer other than success: HTTP code, machine-readable reason, message for people.
+/// An answer other than success: HTTP code, machine-readable reason (empty where Kubernetes has none), message for people.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ApiError {
     pub(crate) code: u16,
@@ -37,7 +37,7 @@ impl ApiError {
     }
 
     pub(crate) fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        Self::new(404, "NotFound", "the server could not find the requested resource").with_details(json!({}))
     }
 
     pub(crate) fn already_exists(group: &str, plural: &str, name: &str) -> Self {
@@ -102,6 +102,7 @@ impl ApiError {
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
         )
+        .with_details(json!({}))
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
@@ -126,7 +127,7 @@ impl ApiError {
         if let Some(details) = &self.details {
             status["details"] = details.clone();
         }
-        status
+        without_empty(status)
     }
 }
 
@@ -145,6 +146,18 @@ impl FieldError {
             field: field.into(),
             message: format!("Invalid value: {value}: {why}"),
         }
+    }
+
+    /// Rules of a schema are not evaluated beside this fault.
+    pub(crate) fn hides_rules(&self) -> bool {
+        matches!(
+            self.reason,
+            "FieldValueNotSupported"
+                | "FieldValueRequired"
+                | "FieldValueTooLong"
+                | "FieldValueTooMany"
+                | "FieldValueTypeInvalid"
+        )
     }
 
     pub(crate) fn wrong_type(field: &str, value: &Value, expected: &str) -> Self {
@@ -228,7 +241,8 @@ fn json_type(value: &Value) -> &'static str {
     }
 }
 
-fn without_empty(mut details: Value) -> Value {
+/// Without texts that are empty, which the real server leaves out.
+pub(crate) fn without_empty(mut details: Value) -> Value {
     if let Some(map) = details.as_object_mut() {
         map.retain(|_, v| v.as_str() != Some(""));
     }

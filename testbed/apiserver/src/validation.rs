@@ -1,9 +1,11 @@
 //! Checks of built-in objects beyond their schema, with the real server's fields and words.
 
+mod finalizers;
 mod names;
 mod network_policy;
 mod pod;
 
+pub(crate) use names::wrong_value;
 use serde_json::{Value, json};
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
 /// Everything wrong with an object that is to be stored; `old` is what it replaces.
 pub(crate) fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    names::metadata(resource, &object["metadata"], &mut errors);
+    names::metadata(resource, &object["metadata"], old.map(|o| &o["metadata"]), &mut errors);
     if resource.origin == Origin::Custom {
         return errors;
     }
@@ -79,13 +81,20 @@ fn data_keys(object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) 
             errors.push(FieldError::invalid(format!("data[{key}]"), &json!(key), why));
         }
     }
-    if let Some(old) = old.filter(|o| o["immutable"] == true)
-        && (object["data"] != old["data"] || object["immutable"] != true)
-    {
-        errors.push(FieldError::forbidden(
-            "data",
-            "field is immutable when `immutable` is set",
-        ));
+    let Some(old) = old else { return };
+    let mut keep = |field: &str, why: &str| {
+        if object[field] != old[field] {
+            errors.push(FieldError::forbidden(field, why));
+        }
+    };
+    if old["immutable"] == true {
+        let why = "field is immutable when `immutable` is set";
+        ["data", "binaryData", "immutable"]
+            .into_iter()
+            .for_each(|field| keep(field, why));
+    }
+    if object["type"] != old["type"] {
+        errors.push(FieldError::invalid("type", &object["type"], "field is immutable"));
     }
 }
 

@@ -1,17 +1,21 @@
 //! Server-side apply and the ownership of fields (`metadata.managedFields`, FieldsV1 trees).
 //!
-//! Coarser than the real server: ownership is recorded only from an object's first apply on (what was there before
-//! belongs to `before-first-apply`), maps and structs are always granular, and versions of one resource share one set.
+//! Coarser than the real server: what `builtin/types.txt` types `any` is granular, and versions of one resource share one
+//! set.
 
 use serde_json::{Map, Value, json};
 
 pub(crate) use super::owners::Writer;
 use super::{
-    fields::{Path, contains, insert_path, item_key, leaves, lookup, owned_fields, remove_path, remove_value},
+    changes::{changes, empty_struct},
+    fields::{
+        Path, contains, insert_path, is_atomic, item_key, leaves, lookup, ownable, owned_fields, remove_path,
+        remove_value,
+    },
     owners::{Entry, entries, store_entries},
 };
 use crate::{
-    catalog::Resource,
+    catalog::{Origin, Resource},
     schema::{field, list_keys},
     status::{ApiError, Result},
 };
@@ -72,26 +76,27 @@ pub(crate) fn apply(
             remove_value(&mut merged, path);
         }
     }
-    match entries.iter_mut().find(|e| mine(e)) {
-        Some(entry) if entry.fields == wanted => {}
-        Some(entry) => *entry = Entry::new(resource, writer, "Apply", wanted),
-        None => entries.push(Entry::new(resource, writer, "Apply", wanted)),
+    let mut entry = Entry::new(resource, writer, "Apply", wanted);
+    let earlier = entries.iter().position(|e| mine(e)).map(|at| entries.remove(at));
+    if live.is_some_and(|l| same_but_for_owners(l, &merged)) {
+        // The time is that of the last change.
+        entry.set_time(earlier.as_ref());
     }
+    entries.push(entry);
     store_entries(&mut merged, entries);
     Ok(merged)
 }
 
-/// Moves the fields that a plain write changed to its writer; does nothing to objects that nobody has applied.
-pub(crate) fn record_update(resource: &Resource, old: &Value, new: &mut Value, writer: Writer<'_>) {
+/// Gives the fields that a plain write changed to its writer. `old` is `None` for a new object.
+pub(crate) fn record_update(resource: &Resource, old: Option<&Value>, new: &mut Value, writer: Writer<'_>) {
+    let empty = match resource.origin {
+        Origin::Custom => json!({"metadata": {}}),
+        Origin::BuiltIn | Origin::Absent => empty_struct(&resource.schema),
+    };
+    let old = old.unwrap_or(&empty);
     let mut entries = entries(old);
-    if entries.is_empty() {
-        return;
-    }
-    let after = owned_fields(&resource.schema, new, writer.subresource);
-    let changed: Vec<Path> = leaves(&after)
-        .into_iter()
-        .filter(|p| lookup(old, p).is_none() || lookup(old, p) != lookup(new, p))
-        .collect();
+    let part = |object: &Value| ownable(object, writer.subresource);
+    let changed = changes(&resource.schema, &part(old), &part(new));
     for entry in entries.iter_mut().filter(|e| !e.is(writer, "Update")) {
         changed
             .iter()
@@ -112,14 +117,28 @@ pub(crate) fn record_update(resource: &Resource, old: &Value, new: &mut Value, w
     store_entries(new, entries);
 }
 
+fn same_but_for_owners(a: &Value, b: &Value) -> bool {
+    let without = |object: &Value| {
+        let mut object = object.clone();
+        object["metadata"].as_object_mut().map(|m| m.remove("managedFields"));
+        object
+    };
+    without(a) == without(b)
+}
+
 fn conflict_error(entries: &[Entry], conflicts: &[(usize, Path)]) -> ApiError {
     let manager = |index: usize| {
         let entry = &entries[index].json;
-        format!(
-            "conflict with \"{}\" using {}",
-            entry["manager"].as_str().unwrap_or(""),
-            entry["apiVersion"].as_str().unwrap_or("")
-        )
+        let text = |field: &str| entry[field].as_str().unwrap_or_default();
+        let through = match text("subresource") {
+            "" => String::new(),
+            subresource => format!(" with subresource {subresource:?}"),
+        };
+        let using = match text("operation") {
+            "Update" => format!(" using {}", text("apiVersion")),
+            _ => String::new(),
+        };
+        format!("conflict with {:?}{through}{using}", text("manager"))
     };
     let place = |path: &Path| path.iter().map(|s| readable(s)).collect::<String>();
     let causes: Vec<Value> = conflicts
@@ -151,7 +170,7 @@ fn readable(step: &str) -> String {
 /// Writes what `config` says into `target`; lists with keys item by item, others as a whole.
 fn overlay(schema: &Value, target: &mut Value, config: &Value) {
     match config {
-        Value::Object(map) => {
+        Value::Object(map) if !is_atomic(schema) => {
             if !target.is_object() {
                 *target = json!({});
             }
@@ -221,7 +240,7 @@ mod tests {
         let refused = apply(&pods, Some(&live), &clash, BOB, false).expect_err("conflict");
         assert_eq!(
             refused.message,
-            "Apply failed with 1 conflict: conflict with \"alice\" using v1: .spec.containers[name=\"c\"].image"
+            "Apply failed with 1 conflict: conflict with \"alice\": .spec.containers[name=\"c\"].image"
         );
         let live = apply(&pods, Some(&live), &clash, BOB, true).expect("forced");
         assert_eq!(
@@ -255,7 +274,7 @@ mod tests {
         edited["data"]["k"] = json!("2");
         record_update(
             &maps,
-            &live,
+            Some(&live),
             &mut edited,
             Writer {
                 manager: "edit",

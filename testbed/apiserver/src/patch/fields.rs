@@ -10,6 +10,15 @@ pub(super) type Path = Vec<String>;
 
 /// The fields that a writer of `subresource` can own in an object.
 pub(super) fn owned_fields(schema: &Value, object: &Value, subresource: &str) -> Value {
+    let mut tree = tree_of(schema, &ownable(object, subresource));
+    if let Some(tree) = tree.as_object_mut() {
+        tree.retain(|k, v| k != "f:metadata" || v.as_object().is_some_and(|m| !m.is_empty()));
+    }
+    tree
+}
+
+/// What of an object a writer of `subresource` can own.
+pub(super) fn ownable(object: &Value, subresource: &str) -> Value {
     let mut object = object.clone();
     if let Some(map) = object.as_object_mut() {
         map.retain(|k, _| match subresource {
@@ -18,17 +27,19 @@ pub(super) fn owned_fields(schema: &Value, object: &Value, subresource: &str) ->
         });
     }
     if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        meta.retain(|k, _| matches!(k.as_str(), "labels" | "annotations" | "finalizers" | "ownerReferences"));
+        meta.retain(|k, _| {
+            matches!(
+                k.as_str(),
+                "labels" | "annotations" | "finalizers" | "ownerReferences" | "generateName"
+            )
+        });
     }
-    let mut tree = tree_of(schema, &object);
-    if let Some(tree) = tree.as_object_mut() {
-        tree.retain(|k, v| k != "f:metadata" || v.as_object().is_some_and(|m| !m.is_empty()));
-    }
-    tree
+    object
 }
 
-pub(super) fn tree_of(schema: &Value, value: &Value) -> Value {
+fn tree_of(schema: &Value, value: &Value) -> Value {
     match value {
+        Value::Object(_) if is_atomic(schema) => json!({}),
         Value::Object(map) => map
             .iter()
             .map(|(k, v)| (format!("f:{k}"), tree_of(field(schema, k), v)))
@@ -43,6 +54,11 @@ pub(super) fn tree_of(schema: &Value, value: &Value) -> Value {
         },
         _ => json!({}),
     }
+}
+
+/// One manager owns the map or struct as a whole.
+pub(super) fn is_atomic(schema: &Value) -> bool {
+    schema["x-kubernetes-map-type"] == "atomic"
 }
 
 pub(super) fn item_tree(schema: &Value, keys: &[String], item: &Value) -> (String, Value) {

@@ -29,6 +29,14 @@ impl Entry {
         Self { json, fields }
     }
 
+    /// The time of an earlier entry, or none.
+    pub(super) fn set_time(&mut self, earlier: Option<&Entry>) {
+        match earlier.and_then(|e| e.json.get("time")) {
+            Some(time) => self.json["time"] = time.clone(),
+            None => drop(self.json.as_object_mut().map(|e| e.remove("time"))),
+        }
+    }
+
     pub(super) fn is(&self, writer: Writer<'_>, operation: &str) -> bool {
         self.json["manager"] == writer.manager
             && self.json["operation"] == operation
@@ -49,10 +57,15 @@ pub(super) fn entries(object: &Value) -> Vec<Entry> {
 }
 
 pub(super) fn store_entries(object: &mut Value, entries: Vec<Entry>) {
-    let list = entries
+    let mut list: Vec<Entry> = entries
         .into_iter()
-        .filter(|e| e.fields.as_object().is_some_and(|f| !f.is_empty()));
+        .filter(|e| e.fields.as_object().is_some_and(|f| !f.is_empty()))
+        .collect();
+    let order =
+        |e: &Entry| ["operation", "time", "manager", "subresource"].map(|k| e.json[k].as_str().map(str::to_owned));
+    list.sort_by_key(order);
     object["metadata"]["managedFields"] = list
+        .into_iter()
         .map(|mut e| {
             e.json["fieldsV1"] = e.fields;
             e.json

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use super::order::arrange;
 use crate::schema::{field, list_keys};
 
 /// Applies `patch` to `target`; an error names the directive that was not understood.
@@ -31,6 +32,8 @@ pub(super) fn merge(schema: &Value, target: &mut Value, patch: &Value) -> Result
         let at = field(schema, key);
         match change {
             _ if key.starts_with('$') => {}
+            // A directive finds nothing to direct.
+            Value::Object(inner) if target.get(key).is_none() && inner.contains_key("$patch") => {}
             Value::Null => drop(target.as_object_mut().map(|t| t.remove(key))),
             Value::Object(_) => merge(at, &mut target[key.as_str()], change)?,
             Value::Array(items) => match list_keys(at) {
@@ -60,9 +63,8 @@ fn directives(schema: &Value, target: &mut Value, patch: &Map<String, Value>) ->
         } else if let Some(name) = key.strip_prefix("$setElementOrder/") {
             let keys = list_keys(field(schema, name)).unwrap_or_default();
             if let Some(list) = target.get_mut(name).and_then(Value::as_array_mut) {
-                let id = |v: &Value| keys.first().map_or_else(|| v.clone(), |k| v[k.as_str()].clone());
-                let place = |v: &Value| items.iter().position(|i| id(i) == id(v)).unwrap_or(usize::MAX);
-                list.sort_by_key(place);
+                let before = list.clone();
+                arrange(list, items, &before, keys.first().map(String::as_str));
             }
         } else {
             return Err(format!("unknown strategic merge patch directive {key}"));
@@ -72,21 +74,24 @@ fn directives(schema: &Value, target: &mut Value, patch: &Map<String, Value>) ->
 }
 
 fn union(target: &mut Value, items: &[Value]) {
-    let mut list = target.as_array().cloned().unwrap_or_default();
+    let before = target.as_array().cloned().unwrap_or_default();
+    let mut list = before.clone();
     for item in items {
         if !list.contains(item) {
             list.push(item.clone());
         }
     }
+    arrange(&mut list, items, &before, None);
     *target = Value::Array(list);
 }
 
 fn merge_list(schema: &Value, key: &str, target: &mut Value, items: &[Value]) -> Result<(), String> {
     let is = |item: &Value, directive: &str| item["$patch"] == directive;
-    let mut list = match items.iter().any(|i| is(i, "replace")) {
+    let before = match items.iter().any(|i| is(i, "replace")) {
         true => Vec::new(),
         false => target.as_array().cloned().unwrap_or_default(),
     };
+    let mut list = before.clone();
     for item in items.iter().filter(|i| !is(i, "replace")) {
         let Some(id) = item.get(key) else {
             return Err(format!("map: {item} does not contain declared merge key: {key}"));
@@ -99,6 +104,7 @@ fn merge_list(schema: &Value, key: &str, target: &mut Value, items: &[Value]) ->
             None => list.push(without_directives(item)),
         }
     }
+    arrange(&mut list, items, &before, Some(key));
     *target = Value::Array(list);
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::{Outcome, State, Write, incoming::incoming, present, random, refuse_a
 use crate::{
     admission,
     catalog::Resource,
+    patch,
     status::{ApiError, Result},
     time,
 };
@@ -19,9 +20,9 @@ impl State {
         let (mut object, mut warnings) = incoming(write, body)?;
         let meta = &mut object["metadata"];
         if meta["resourceVersion"].as_str().is_some_and(|v| !v.is_empty()) {
-            return Err(ApiError::bad_request(
-                "resourceVersion should not be set on objects to be created",
-            ));
+            // An error of the storage below, which has no reason in Kubernetes.
+            let why = "resourceVersion should not be set on objects to be created";
+            return Err(ApiError::new(500, "", why));
         }
         if meta["name"].as_str().is_none_or(str::is_empty)
             && let Some(prefix) = meta["generateName"].as_str().filter(|p| !p.is_empty())
@@ -48,6 +49,9 @@ impl State {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         self.admit_to_namespace(write, &name)?;
         self.defaults(resource, &mut object, None)?;
+        if object["metadata"]["managedFields"].is_null() {
+            patch::apply::record_update(resource, None, &mut object, write.writer());
+        }
         admission::on_create(resource, &mut object)?;
         self.check(resource, &object, None, "", &mut warnings)?;
         self.check_service_account(resource, &object)?;

@@ -11,7 +11,7 @@ use crate::{
     time,
 };
 
-/// The parts of `meta/v1` DeleteOptions that count here.
+/// The parts of `meta/v1` DeleteOptions that count here; `router::options` reads them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DeleteOptions {
     pub(crate) grace_seconds: Option<i64>,
@@ -19,24 +19,8 @@ pub(crate) struct DeleteOptions {
     pub(crate) resource_version: Option<String>,
 }
 
-impl DeleteOptions {
-    /// From a body, which may be absent; query parameters are the caller's.
-    pub(crate) fn parse(body: &Value) -> Result<Self> {
-        if body["propagationPolicy"] == "Foreground" {
-            return Err(ApiError::not_implemented(
-                "the lab's API server has no garbage collector: delete dependents yourself, and use propagationPolicy \
-                 Background or Orphan (kubectl delete --cascade=background)",
-            ));
-        }
-        let text = |name: &str| body["preconditions"][name].as_str().map(str::to_owned);
-        let grace_seconds = body["gracePeriodSeconds"].as_i64();
-        Ok(Self {
-            grace_seconds,
-            uid: text("uid"),
-            resource_version: text("resourceVersion"),
-        })
-    }
-}
+/// Namespaces that no cluster can be without.
+const IMMORTAL: [&str; 3] = ["default", "kube-public", "kube-system"];
 
 impl Registry {
     /// Answers the object and whether it is gone.
@@ -74,12 +58,20 @@ impl Registry {
 impl State {
     pub(super) fn delete(&mut self, write: &Write, options: &DeleteOptions) -> Result<(Value, bool)> {
         let resource = &write.resource;
+        if resource.is_core("Namespace") && IMMORTAL.contains(&write.name.as_str()) {
+            return Err(ApiError::forbidden(
+                "",
+                "namespaces",
+                &write.name,
+                "this namespace may not be deleted",
+            ));
+        }
         let old = self.existing(write)?;
         check_preconditions(write, &old, options)?;
         let meta = &old["metadata"];
         let already = !meta["deletionTimestamp"].is_null();
         let grace = grace_period(resource, &old, options);
-        let earlier = meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(i64::MAX);
+        let earlier = meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
         if already && grace >= earlier && !deletion_is_complete(resource, &old) {
             return Ok((present(resource, &old), false));
         }
@@ -88,7 +80,9 @@ impl State {
         if !already {
             marked["metadata"]["deletionTimestamp"] = time::format(from + grace).into();
         }
-        marked["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+        if !resource.owns() {
+            marked["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+        }
         if resource.is_core("Namespace") {
             marked["status"]["phase"] = json!("Terminating");
         }
@@ -96,10 +90,10 @@ impl State {
             return Ok((present(resource, &marked), deletion_is_complete(resource, &marked)));
         }
         if deletion_is_complete(resource, &marked) {
-            let gone = self.remove(resource, &write.namespace, &write.name)?;
-            let mut last = gone.map_or(marked, |o| (*o).clone());
-            last["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
-            return Ok((present(resource, &last), true));
+            self.remove(resource, &write.namespace, &write.name)?;
+            // What is not given time is shown as it was.
+            let last = if resource.is_core("Pod") { &marked } else { &*old };
+            return Ok((present(resource, last), true));
         }
         let stored = self.put(resource, marked)?;
         self.empty_owner(resource, &write.name)?;
@@ -228,16 +222,24 @@ fn grace_period(resource: &Resource, object: &Value, options: &DeleteOptions) ->
 fn check_preconditions(write: &Write, old: &Value, options: &DeleteOptions) -> Result<()> {
     let meta = &old["metadata"];
     let checks = [
-        ("UID", "uid", &options.uid),
-        ("ResourceVersion", "resourceVersion", &options.resource_version),
+        ("UID", "uid", &options.uid, "deleted and then recreated"),
+        (
+            "ResourceVersion",
+            "resourceVersion",
+            &options.resource_version,
+            "modified",
+        ),
     ];
-    for (label, field, wanted) in checks {
+    for (label, field, wanted, what) in checks {
         if let Some(wanted) = wanted.as_deref().filter(|w| meta[field] != **w) {
             let have = meta[field].as_str().unwrap_or_default();
-            let why = format!("Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {have}");
+            let why = format!(
+                "the {label} in the precondition ({wanted}) does not match the {label} in record ({have}). The object might \
+                 have been {what}"
+            );
             return Err(ApiError::conflict(
                 &write.resource.group,
-                &write.resource.plural,
+                &write.resource.kind,
                 &write.name,
                 &why,
             ));

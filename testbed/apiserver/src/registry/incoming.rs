@@ -6,18 +6,34 @@ use super::write::{Validation, Write};
 use crate::{
     catalog::{Origin, Resource},
     events, schema,
-    status::{ApiError, Result},
+    status::{ApiError, FieldError, Result},
 };
 
 /// A body in the stored form: of the right kind, namespace and name, nulls and unknown fields dropped.
-pub(super) fn incoming(write: &Write, mut body: Value) -> Result<(Value, Vec<String>)> {
+pub(super) fn incoming(write: &Write, body: Value) -> Result<(Value, Vec<String>)> {
+    let (mut body, warnings) = decoded(write, body)?;
+    match_the_path(write, &mut body)?;
+    Ok((body, warnings))
+}
+
+/// The same of what a patch made of a stored object: the patch is what is wrong then.
+pub(super) fn patched(write: &Write, body: Value) -> Result<(Value, Vec<String>)> {
+    let (mut body, warnings) = decoded(write, body.clone()).map_err(|error| {
+        let fault = FieldError::invalid("patch", &json!(body.to_string()), error.message);
+        ApiError::invalid("", "", "", &[fault])
+    })?;
+    match_the_path(write, &mut body)?;
+    Ok((body, warnings))
+}
+
+fn decoded(write: &Write, mut body: Value) -> Result<(Value, Vec<String>)> {
     let resource = &write.resource;
     if !body.is_object() {
         return Err(ApiError::bad_request("the body of the request is not an object"));
     }
     for (field, expected) in [("apiVersion", resource.api_version()), ("kind", resource.kind.clone())] {
         match body[field].as_str() {
-            None | Some("") if write.name.is_empty() || write.resource.origin == Origin::Custom => {
+            None | Some("") if write.resource.origin == Origin::Custom => {
                 return Err(ApiError::bad_request(format!(
                     "Object '{field}' is missing in the request's body"
                 )));
@@ -55,7 +71,6 @@ pub(super) fn incoming(write: &Write, mut body: Value) -> Result<(Value, Vec<Str
     if resource.origin == Origin::BuiltIn {
         refuse_wrong_types(resource, &body)?;
     }
-    match_the_path(write, &mut body)?;
     Ok((body, warnings))
 }
 
@@ -95,7 +110,7 @@ fn match_the_path(write: &Write, body: &mut Value) -> Result<()> {
         meta.remove("namespace");
     }
     if !write.name.is_empty() {
-        if !name.is_empty() && name != write.name {
+        if name != write.name {
             return Err(ApiError::bad_request(format!(
                 "the name of the object ({name}) does not match the name on the URL ({})",
                 write.name

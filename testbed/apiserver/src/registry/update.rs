@@ -37,16 +37,9 @@ impl State {
         } else if resource.status {
             new["status"] = old["status"].clone();
         }
-        if new["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty) {
-            new["metadata"]["managedFields"] = Value::Null;
-        }
         new.as_object_mut()
             .into_iter()
             .for_each(|o| o.retain(|k, v| k != "status" || !v.is_null()));
-        new["metadata"]
-            .as_object_mut()
-            .into_iter()
-            .for_each(|m| m.retain(|_, v| !v.is_null()));
         self.defaults(resource, &mut new, Some(old))?;
         self.check(resource, &new, Some(old), &write.subresource, &mut warnings)?;
         if resource.generation && spec_of(resource, &new) != spec_of(resource, old) {
@@ -54,7 +47,7 @@ impl State {
             new["metadata"]["generation"] = json!(generation + 1);
         }
         if plain && new != **old {
-            patch::apply::record_update(resource, old, &mut new, write.writer());
+            patch::apply::record_update(resource, Some(old), &mut new, write.writer());
         }
         if same_but_for_times(&new, old) {
             return Ok(Outcome {
@@ -167,6 +160,5 @@ pub(super) fn deletion_is_complete(resource: &Resource, object: &Value) -> bool 
     let meta = &object["metadata"];
     let held = meta["finalizers"].as_array().is_some_and(|f| !f.is_empty());
     let waits = resource.is_core("Pod") && meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
-    let owns = resource.is_core("Namespace") || resource.kind == "CustomResourceDefinition";
-    !meta["deletionTimestamp"].is_null() && !held && !waits && !owns
+    !meta["deletionTimestamp"].is_null() && !held && !waits && !resource.owns()
 }

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Registry, State, incoming::incoming, present, refuse_absent};
+use super::{
+    Registry, State,
+    incoming::{incoming, patched},
+    present, refuse_absent,
+};
 use crate::{
     admission,
     catalog::{Origin, Resource},
@@ -87,9 +91,10 @@ impl Registry {
             && body["metadata"]["resourceVersion"].as_str().is_none_or(str::is_empty)
         {
             let error = FieldError::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+            // The resource's name where its kind is meant.
             return Err(ApiError::invalid(
                 &write.resource.group,
-                &write.resource.kind,
+                &write.resource.plural,
                 &write.name,
                 &[error],
             ));
@@ -106,7 +111,16 @@ impl Registry {
         let old = state.existing(write)?;
         let mut served = present(&write.resource, &old);
         patch::patch(content_type, &write.resource, &mut served, body)?;
-        let (new, warnings) = incoming(write, served)?;
+        let (new, warnings) = patched(write, served)?;
+        if let Some(error) = changed_identity(&old, &new) {
+            let resource = &write.resource;
+            return Err(ApiError::invalid(
+                &resource.group,
+                &resource.kind,
+                &write.name,
+                &[error],
+            ));
+        }
         state.update(write, &old, new, warnings, true)
     }
 
@@ -141,6 +155,15 @@ impl Registry {
         new["status"]["conditions"] = conditions.into();
         state.put(&write.resource, new).map(drop)
     }
+}
+
+/// A patch cannot make another object of this one.
+fn changed_identity(old: &Value, new: &Value) -> Option<FieldError> {
+    let (before, now) = (&old["metadata"], &new["metadata"]);
+    let changed = |field: &&str| !now[*field].is_null() && now[*field] != before[*field];
+    let field = ["uid", "creationTimestamp"].into_iter().find(changed)?;
+    let path = format!("metadata.{field}");
+    Some(FieldError::invalid(path, &now[field], "field is immutable"))
 }
 
 impl State {
@@ -199,6 +222,10 @@ impl State {
         if resource.kind == "CustomResourceDefinition" && old.is_none_or(|o| o["spec"] != object["spec"]) {
             crd::prepare(object, old)?;
         }
+        match resource.origin {
+            Origin::Custom => schema::empty::omit(&resource.schema["properties"]["metadata"], &mut object["metadata"]),
+            Origin::BuiltIn | Origin::Absent => schema::empty::omit(&resource.schema, object),
+        }
         Ok(())
     }
 
@@ -214,7 +241,7 @@ impl State {
         let mut errors = Vec::new();
         schema::validate(&resource.schema, new, "", &mut errors);
         // Rules may assume what the schema guarantees.
-        let shaped = errors.is_empty();
+        let shaped = !errors.iter().any(FieldError::hides_rules);
         errors.extend(validation::validate(
             resource,
             new,
@@ -222,6 +249,10 @@ impl State {
         ));
         if shaped {
             errors.extend(crd::check_rules(resource, new, old));
+        } else if resource.rules.is_some() {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing errors to \
+                       complete validation";
+            errors.push(FieldError::invalid("<nil>", &Value::Null, why));
         }
         if resource.kind == "CustomResourceDefinition" {
             errors.extend(crd::validate(new, old));

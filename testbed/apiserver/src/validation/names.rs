@@ -26,7 +26,7 @@ const VALUE_WHY: &str = "a valid label must be an empty string or consist of alp
     and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
     validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
-pub(super) fn metadata(resource: &Resource, metadata: &Value, errors: &mut Vec<FieldError>) {
+pub(super) fn metadata(resource: &Resource, metadata: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     let name = metadata["name"].as_str().unwrap_or_default();
     if name.is_empty() {
         errors.push(FieldError::required(
@@ -54,11 +54,7 @@ pub(super) fn metadata(resource: &Resource, metadata: &Value, errors: &mut Vec<F
     if bytes > ANNOTATION_BYTES {
         errors.push(FieldError::too_long("metadata.annotations", ANNOTATION_BYTES as u64));
     }
-    for finalizer in metadata["finalizers"].as_array().into_iter().flatten() {
-        if let Some(why) = finalizer.as_str().and_then(wrong_key) {
-            errors.push(FieldError::invalid("metadata.finalizers", finalizer, why));
-        }
-    }
+    super::finalizers::validate(metadata, old, errors);
 }
 
 /// A `LabelSelector` at `path`.
@@ -127,7 +123,7 @@ fn wrong_name(resource: &Resource, name: &str) -> Option<String> {
     }
 }
 
-fn wrong_key(key: &str) -> Option<String> {
+pub(super) fn wrong_key(key: &str) -> Option<String> {
     let (prefix, name) = key.split_once('/').map_or((None, key), |(p, n)| (Some(p), n));
     if let Some(why) = prefix.and_then(|p| shaped(p, 253, SUBDOMAIN, SUBDOMAIN_WHY)) {
         return Some(format!("prefix part {why}"));
@@ -138,7 +134,8 @@ fn wrong_key(key: &str) -> Option<String> {
     shaped(name, 63, QUALIFIED, QUALIFIED_WHY)
 }
 
-fn wrong_value(value: &str) -> Option<String> {
+/// Why a text is no label's value; `None` when it is one.
+pub(crate) fn wrong_value(value: &str) -> Option<String> {
     if value.is_empty() {
         None
     } else {

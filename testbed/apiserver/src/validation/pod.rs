@@ -92,6 +92,13 @@ fn container(container: &Value, volumes: &[&str], at: &str, errors: &mut Vec<Fie
 }
 
 fn immutable(pod: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    for field in ["containers", "initContainers"] {
+        if list(&pod["spec"][field]).len() != list(&old["spec"][field]).len() {
+            let why = "pod updates may not add or remove containers";
+            errors.push(FieldError::forbidden(format!("spec.{field}"), why));
+            return;
+        }
+    }
     let frozen = |pod: &Value| {
         let mut spec = pod["spec"].clone();
         for field in ["containers", "initContainers", "ephemeralContainers"] {

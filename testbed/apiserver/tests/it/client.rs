@@ -1,7 +1,7 @@
-//! A bare HTTP client: a connection for each request, and what came back as it came.
+//! A bare HTTP/1.1 client: a connection for each request, and what came back as it came.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
     sync::Arc,
     time::Duration,
@@ -9,8 +9,6 @@ use std::{
 
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::Value;
-
-use super::support::TOKEN;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -34,21 +32,21 @@ impl Reply {
     }
 }
 
-/// HTTP/1.1 with a connection for each request.
+/// A server on this machine's loopback, and the token it is asked with.
 #[derive(Clone)]
 pub(super) struct Client {
     port: u16,
     tls: Arc<rustls::ClientConfig>,
+    token: Option<String>,
 }
 
-type Stream = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
-
 impl Client {
-    pub(super) fn new(port: u16, ca_pem: &str) -> Self {
+    /// Trusts every certificate of `ca_pem`.
+    pub(super) fn new(port: u16, ca_pem: &str, token: &str) -> Self {
         let mut roots = rustls::RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("PEM"))
-            .expect("root");
+        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+            roots.add(certificate.expect("PEM")).expect("root");
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let tls = tls
@@ -58,6 +56,15 @@ impl Client {
         Self {
             port,
             tls: Arc::new(tls),
+            token: Some(token.to_owned()),
+        }
+    }
+
+    /// The same server, asked with another token, or with none.
+    pub(super) fn with_token(&self, token: Option<&str>) -> Self {
+        Self {
+            token: token.map(str::to_owned),
+            ..self.clone()
         }
     }
 
@@ -79,23 +86,14 @@ impl Client {
 
     /// `kind` is `merge`, `strategic-merge`, `json` or `apply`.
     pub(super) fn patch(&self, kind: &str, path: &str, body: &Value) -> Reply {
-        let media = match kind {
-            "json" => "application/json-patch+json".to_owned(),
-            "apply" => "application/apply-patch+yaml".to_owned(),
-            kind => format!("application/{kind}-patch+json"),
-        };
-        self.send("PATCH", path, &format!("Content-Type: {media}\r\n"), &body.to_string())
+        let headers = format!("Content-Type: {}\r\n", patch_type(kind));
+        self.send("PATCH", path, &headers, &body.to_string())
     }
 
     /// With these further header lines.
     pub(super) fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Reply {
-        let authorization = format!("Authorization: Bearer {TOKEN}\r\n{headers}");
-        self.anonymous(method, path, &authorization, body)
-    }
-
-    pub(super) fn anonymous(&self, method: &str, path: &str, headers: &str, body: &str) -> Reply {
-        let mut reader = self.open(method, path, &format!("Connection: close\r\n{headers}"), body);
-        let (code, headers) = read_head(&mut reader);
+        let answer = self.open(method, path, &format!("Connection: close\r\n{headers}"), body);
+        let (code, headers, mut reader) = answer.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("body");
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
@@ -104,39 +102,109 @@ impl Client {
 
     /// The events of a watch, as they come; `next` fails the test when none comes in time.
     pub(super) fn watch(&self, path: &str) -> Events {
-        let mut reader = self.open("GET", path, &format!("Authorization: Bearer {TOKEN}\r\n"), "");
-        let (code, headers) = read_head(&mut reader);
+        let (code, headers, reader) = self.open("GET", path, "", "").expect("answer");
         assert_eq!(code, 200, "{headers}");
         Events { reader }
     }
 
-    fn open(&self, method: &str, path: &str, headers: &str, body: &str) -> BufReader<Stream> {
-        let tcp = TcpStream::connect(("127.0.0.1", self.port)).expect("connect");
-        tcp.set_read_timeout(Some(DEADLINE)).expect("timeout");
+    /// The code, the header's lines, and the body as it comes.
+    pub(super) fn open(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> io::Result<(u16, String, BufReader<Body>)> {
+        let tcp = TcpStream::connect(("127.0.0.1", self.port))?;
+        tcp.set_read_timeout(Some(DEADLINE))?;
+        tcp.set_nodelay(true)?;
         let name = ServerName::try_from("127.0.0.1").expect("name");
         let connection = rustls::ClientConnection::new(self.tls.clone(), name).expect("TLS");
         let mut stream = rustls::StreamOwned::new(connection, tcp);
         let length = body.len();
+        let token = self.token.iter().map(|t| format!("Authorization: Bearer {t}\r\n"));
+        let headers = token.chain([headers.to_owned()]).collect::<String>();
         let request =
             format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
-        stream.write_all(request.as_bytes()).expect("request");
-        BufReader::new(stream)
+        stream.write_all(request.as_bytes())?;
+        let mut stream = BufReader::new(stream);
+        let (code, headers) = read_head(&mut stream)?;
+        let lower = headers.to_ascii_lowercase();
+        let length = lower.lines().find_map(|l| l.strip_prefix("content-length:"));
+        let framing = match length.and_then(|l| l.trim().parse().ok()) {
+            Some(left) => Framing::Length { left },
+            None if lower.contains("transfer-encoding: chunked") => Framing::Chunked { left: 0 },
+            None => Framing::Close,
+        };
+        Ok((code, headers, BufReader::new(Body { stream, framing })))
     }
 }
 
-/// A chunked stream of one JSON object a line; each chunk is one line.
+/// The media type of a kind of patch.
+pub(super) fn patch_type(kind: &str) -> String {
+    match kind {
+        "json" => "application/json-patch+json".to_owned(),
+        "apply" => "application/apply-patch+yaml".to_owned(),
+        kind => format!("application/{kind}-patch+json"),
+    }
+}
+
+/// A body without its framing.
+pub(super) struct Body {
+    stream: BufReader<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>,
+    framing: Framing,
+}
+
+enum Framing {
+    Length { left: usize },
+    Chunked { left: usize },
+    Close,
+}
+
+impl Read for Body {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match &mut self.framing {
+            Framing::Close => self.stream.read(into),
+            Framing::Length { left } => {
+                let most = into.len().min(*left);
+                let read = self.stream.read(&mut into[..most])?;
+                *left -= read;
+                Ok(read)
+            }
+            Framing::Chunked { left } => {
+                if *left == 0 {
+                    let size = read_line(&mut self.stream)?;
+                    *left = usize::from_str_radix(size.trim(), 16).map_err(io::Error::other)?;
+                    if *left == 0 {
+                        self.framing = Framing::Length { left: 0 };
+                        return Ok(0);
+                    }
+                }
+                let most = into.len().min(*left);
+                let read = self.stream.read(&mut into[..most])?;
+                if read == 0 && most > 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                *left -= read;
+                if *left == 0 {
+                    read_line(&mut self.stream)?;
+                }
+                Ok(read)
+            }
+        }
+    }
+}
+
+/// A stream of one JSON object a line.
 pub(super) struct Events {
-    reader: BufReader<Stream>,
+    pub(super) reader: BufReader<Body>,
 }
 
 impl Events {
     /// The next event, or `None` at the end of the watch.
     pub(super) fn next(&mut self) -> Option<Value> {
-        let size = read_line(&mut self.reader);
-        let size = usize::from_str_radix(size.trim(), 16).expect("chunk size");
-        let mut chunk = vec![0; size + 2];
-        self.reader.read_exact(&mut chunk).expect("chunk within the deadline");
-        (size > 0).then(|| serde_json::from_slice(&chunk).expect("JSON"))
+        let line = read_line(&mut self.reader).expect("an event within the deadline");
+        (!line.is_empty()).then(|| serde_json::from_str(&line).expect("JSON"))
     }
 
     /// `TYPE name` of the next event.
@@ -147,25 +215,22 @@ impl Events {
     }
 }
 
-fn read_head(reader: &mut BufReader<Stream>) -> (u16, String) {
-    let status = read_line(reader);
-    let code = status
-        .split(' ')
-        .nth(1)
-        .and_then(|c| c.parse().ok())
-        .unwrap_or_else(|| panic!("status line {status:?}"));
+fn read_head(reader: &mut impl BufRead) -> io::Result<(u16, String)> {
+    let status = read_line(reader)?;
+    let code = status.split(' ').nth(1).and_then(|c| c.parse().ok());
+    let code = code.ok_or_else(|| io::Error::other(format!("status line {status:?}")))?;
     let mut headers = String::new();
     loop {
-        let line = read_line(reader);
+        let line = read_line(reader)?;
         if line.trim().is_empty() {
-            return (code, headers);
+            return Ok((code, headers));
         }
         headers.push_str(&line);
     }
 }
 
-fn read_line(reader: &mut BufReader<Stream>) -> String {
+fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
-    reader.read_line(&mut line).expect("a line within the deadline");
-    line
+    reader.read_line(&mut line)?;
+    Ok(line)
 }

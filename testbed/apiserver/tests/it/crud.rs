@@ -19,17 +19,13 @@ pub(super) fn pod(name: &str) -> Value {
 #[test]
 fn only_the_token_opens_it() {
     let (_server, client) = start();
-    assert_eq!(client.anonymous("GET", "/healthz", "", "").body, json!("ok"));
-    for headers in [
-        "",
-        "Authorization: Bearer wrong\r\n",
-        "Authorization: Bearer test-tokenx\r\n",
-    ] {
-        let reply = client.anonymous("GET", "/api/v1/pods", headers, "");
+    assert_eq!(client.with_token(None).get("/healthz").body, json!("ok"));
+    for token in [None, Some("wrong"), Some("test-tokenx")] {
+        let reply = client.with_token(token).get("/api/v1/pods");
         assert_eq!(
             (reply.code, reply.body["reason"].as_str()),
             (401, Some("Unauthorized")),
-            "{headers}"
+            "{token:?}"
         );
     }
     assert_eq!(client.get("/api/v1/pods").code, 200);

@@ -12,6 +12,7 @@ mod margay;
 mod patches;
 mod restart;
 mod support;
+mod table;
 mod watches;
 
 /// Not a test: the server that [`support::Child`] runs and kills.

@@ -21,7 +21,7 @@ pub(super) fn start_with(limits: Limits) -> (Server, Client) {
         ..Config::new(vec![listener], TOKEN)
     })
     .expect("server");
-    let client = Client::new(server.addresses()[0].port(), server.ca_pem());
+    let client = Client::new(server.addresses()[0].port(), server.ca_pem(), TOKEN);
     (server, client)
 }
 
@@ -52,7 +52,7 @@ impl Child {
         let ca = std::fs::read_to_string(dir.join("ca.crt")).expect("authority");
         Self {
             process,
-            client: Client::new(port, &ca),
+            client: Client::new(port, &ca, TOKEN),
         }
     }
 
