@@ -81,6 +81,8 @@ impl Resource {
         let status = if self.status { vec!["status"] } else { vec![] };
         if self.is_core("Pod") {
             vec!["binding", "status"]
+        } else if self.is_core("ServiceAccount") {
+            vec!["token"]
         } else {
             status
         }

@@ -98,6 +98,7 @@ fn aggregated_resource(resource: &Resource) -> Value {
 fn subresource_of<'a>(resource: &'a Resource, name: &str) -> (&'a str, &'static [&'static str]) {
     match name {
         "binding" => ("Binding", &["create"]),
+        "token" => ("TokenRequest", &["create"]),
         _ => (&resource.kind, &["get", "patch", "update"]),
     }
 }

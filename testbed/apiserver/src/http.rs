@@ -12,10 +12,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    access,
+    identity::Identity,
     protobuf,
     registry::Registry,
+    request::Query,
     router::{self, Answer},
     status::{ApiError, Result},
+    time,
+    tokens::Tokens,
     watch::WatchBody,
 };
 
@@ -29,7 +34,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(600);
 /// What every connection shares.
 pub(super) struct Shared {
     pub(super) registry: Registry,
+    /// The administrator's.
     pub(super) token: String,
+    pub(super) tokens: Tokens,
     pub(super) bookmark_interval: Duration,
 }
 
@@ -91,13 +98,16 @@ async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<Respon
 }
 
 async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Answer> {
-    if let Some(answer) = router::public(request.uri().path()) {
-        return Ok(answer);
-    }
-    authenticate(&request, &shared.token)?;
+    let who = authenticate(&request, shared)?;
     let (head, body) = request.into_parts();
     let body = read_body(body).await?;
-    router::route(&head, &parse_body(&head, &body)?, shared)
+    let query = Query::parse(head.uri.query().unwrap_or_default());
+    access::check(
+        &shared.registry,
+        &who,
+        &access::action(&head.method, head.uri.path(), &query),
+    )?;
+    router::route(&head, &parse_body(&head, &body)?, &who, shared)
 }
 
 /// A client that is still writing does not see the answer, so what is too long is read on for a while and dropped.
@@ -121,21 +131,30 @@ async fn read_body(mut body: Incoming) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn authenticate(request: &Request<Incoming>, token: &str) -> Result<()> {
+/// Who a request's token stands for; who brings none is nobody in particular, and a token that nobody issued is refused.
+fn authenticate(request: &Request<Incoming>, shared: &Shared) -> Result<Identity> {
     let given = request
         .headers()
         .get(header::AUTHORIZATION)
-        .and_then(|v| v.to_str().ok());
-    let given = given
-        .and_then(|v| v.strip_prefix("Bearer "))
-        .map(str::trim)
-        .unwrap_or_default();
-    // Without an early exit, so that the time taken tells nothing of the token.
-    let differences = given.bytes().zip(token.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
-    if given.len() == token.len() && differences == 0 && !token.is_empty() {
-        return Ok(());
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.strip_prefix("Bearer "));
+    let Some(given) = given.map(str::trim).filter(|t| !t.is_empty()) else {
+        return Ok(Identity::anonymous());
+    };
+    if equal(given, &shared.token) {
+        return Ok(Identity::administrator());
     }
-    Err(ApiError::new(401, "Unauthorized", "Unauthorized"))
+    let account = shared.tokens.read(given, time::unix_now());
+    match account.filter(|account| shared.registry.knows(account)) {
+        Some(account) => Ok(Identity::service_account(&account.namespace, &account.name)),
+        None => Err(ApiError::new(401, "Unauthorized", "Unauthorized")),
+    }
+}
+
+/// Without an early exit, so that the time taken tells nothing of the token.
+fn equal(given: &str, token: &str) -> bool {
+    let differences = given.bytes().zip(token.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
+    given.len() == token.len() && differences == 0 && !token.is_empty()
 }
 
 /// JSON, protobuf, or YAML where a client says so; `Null` when empty.

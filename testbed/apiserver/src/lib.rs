@@ -2,13 +2,14 @@
 //!
 //! It serves discovery, OpenAPI as far as kubectl's validation needs it, tables, CRUD with conflicts, list and watch,
 //! the four kinds of patch, dry run, field validation, finalizers, the built-in kinds of `builtin/kinds.txt` and custom
-//! resources with schemas, defaults and CEL rules, over TLS with one bearer token.
+//! resources with schemas, defaults and CEL rules, over TLS, for an administrator and for service accounts.
 //!
 //! What it leaves out answers 501 and says what to do instead: kinds whose controller a lab does not have, `exec`,
 //! `log`, `portforward`, webhooks, foreground deletion. Further differences from the real server:
 //!
-//! - Whoever has the token may do everything: RBAC objects are stored and not evaluated.
-//! - No garbage collection by owner references, no expiry of Events, no tokens or `kube-root-ca.crt` for pods.
+//! - The lab's token is its administrator's. Service accounts have tokens (`serviceaccounts/token`, bound to no object),
+//!   and may do what the stored RBAC objects say; nobody checks that a role gives no more than its writer has.
+//! - No garbage collection by owner references, no expiry of Events, no volumes with tokens or `kube-root-ca.crt` for pods.
 //! - Server-side apply records ownership from an object's first apply on; see `patch/apply.rs`.
 //! - In CEL, `oldSelf` of a list's items is found by index, not by list key.
 //! - OpenAPI v2 has no definitions: kubectl before 1.25 warns of an unknown field (which is dropped) and does not refuse it.
@@ -17,11 +18,12 @@
 //! - Answers are JSON only, HTTP/1.1 only; protobuf is read for what `kubectl create` sends.
 //!
 //! ```text
-//! http (TLS, token, bodies) → router → registry (semantics, one lock) → store (objects, history) → journal (file)
+//! http (TLS, who, bodies) → access → router → registry (semantics, one lock) → store (objects, history) → journal (file)
 //!   request, discovery,        table     admission, validation, crd,      └ watch (streams to clients)
 //!   openapi                              schema, patch
 //! ```
 
+mod access;
 mod admission;
 mod builtin;
 mod catalog;
@@ -29,9 +31,11 @@ mod crd;
 mod discovery;
 mod events;
 mod http;
+mod identity;
 mod openapi;
 mod patch;
 mod protobuf;
+mod rbac;
 mod registry;
 mod request;
 mod router;
@@ -42,6 +46,7 @@ mod store;
 mod table;
 mod time;
 mod tls;
+mod tokens;
 mod validation;
 mod watch;
 
@@ -55,6 +60,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use registry::Registry;
+use tokens::Tokens;
 
 /// How a server is set up.
 #[derive(Debug)]
@@ -155,6 +161,7 @@ impl Server {
         let bookmark_interval = limits.bookmark_interval;
         let shared = Arc::new(http::Shared {
             registry,
+            tokens: Tokens::new(&config.token),
             token: config.token.clone(),
             bookmark_interval,
         });

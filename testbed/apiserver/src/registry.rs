@@ -1,5 +1,6 @@
 //! The semantics of the API: everything between a parsed request and the store. One lock makes each request atomic.
 
+mod bootstrap;
 mod create;
 mod delete;
 mod incoming;
@@ -17,9 +18,11 @@ pub(crate) use write::{Outcome, Validation, Write};
 use super::{
     catalog::{Catalog, Origin, Resource},
     crd, events,
+    rbac::Policy,
     selector::{FieldSelector, LabelSelector},
     status::{ApiError, Result},
     store::{Store, Subscription},
+    tokens::Account,
 };
 
 /// The store and what it serves.
@@ -60,11 +63,9 @@ pub(crate) struct Paging {
     pub(crate) exact_revision: Option<u64>,
 }
 
-const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
-
 impl Registry {
-    /// Opens the state, registers stored definitions, makes the namespaces that every cluster has, and goes on with
-    /// deletions that a crash cut short.
+    /// Opens the state, registers stored definitions, makes what every cluster has, and goes on with deletions that a
+    /// crash cut short.
     pub(crate) fn open(file: Option<&Path>, history: usize, watch_buffer: usize) -> std::io::Result<Self> {
         let store = Store::open(file, history, watch_buffer)?;
         let mut state = State {
@@ -172,24 +173,38 @@ impl Registry {
         Ok((objects, subscription))
     }
 
+    /// The roles and bindings that count in a namespace; with an empty name, those of the cluster alone.
+    pub(crate) fn policy(&self, namespace: &str) -> Policy {
+        let state = self.lock();
+        let all = |plural: &str| state.store.list(&format!("rbac.authorization.k8s.io/{plural}"));
+        let here = |plural: &str| {
+            let mut list = all(plural);
+            list.retain(|o| o["metadata"]["namespace"] == namespace);
+            list
+        };
+        Policy {
+            cluster_roles: all("clusterroles"),
+            cluster_bindings: all("clusterrolebindings"),
+            roles: here("roles"),
+            bindings: here("rolebindings"),
+        }
+    }
+
+    /// Whether there is such an account.
+    pub(crate) fn knows(&self, account: &Account) -> bool {
+        let found = self
+            .lock()
+            .store
+            .get("/serviceaccounts", &account.namespace, &account.name);
+        found.is_some_and(|o| o["metadata"]["uid"] == account.uid)
+    }
+
     pub(crate) fn revision(&self) -> u64 {
         self.lock().store.revision()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
-    }
-
-    fn bootstrap(&self) -> Result<()> {
-        let mut state = self.lock();
-        let namespaces = state.resource("Namespace")?;
-        for name in NAMESPACES {
-            if state.store.get(&namespaces.storage, "", name).is_none() {
-                let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-                state.create(&Write::internal(&namespaces, "", ""), body)?;
-            }
-        }
-        state.resume_deletions()
     }
 }
 
@@ -204,9 +219,9 @@ impl Filter {
 }
 
 impl State {
-    fn resource(&self, core_kind: &str) -> Result<Arc<Resource>> {
-        let found = self.catalog.find_kind("", core_kind);
-        found.ok_or_else(|| ApiError::internal(format!("{core_kind} is not in the table of kinds")))
+    fn resource(&self, group: &str, kind: &str) -> Result<Arc<Resource>> {
+        let found = self.catalog.find_kind(group, kind);
+        found.ok_or_else(|| ApiError::internal(format!("{kind} is not in the table of kinds")))
     }
 }
 

@@ -5,6 +5,7 @@ mod documents;
 mod options;
 mod reads;
 mod shown;
+mod token;
 
 use bytes::Bytes;
 use call::Call;
@@ -12,8 +13,8 @@ use http::{HeaderMap, Method, header, request::Parts};
 use serde_json::Value;
 
 use super::{
-    discovery,
     http::Shared,
+    identity::Identity,
     request::{Query, Target},
     status::{ApiError, Result},
     watch::WatchBody,
@@ -56,19 +57,6 @@ impl Answer {
     }
 }
 
-/// Paths that need no token, as with the real server.
-pub(crate) fn public(path: &str) -> Option<Answer> {
-    match path {
-        "/healthz" | "/livez" | "/readyz" => Some(Answer {
-            content_type: "text/plain; charset=utf-8",
-            body: "ok".into(),
-            ..Answer::json(200, Value::Null)
-        }),
-        "/version" | "/version/" => Some(Answer::json(200, discovery::version())),
-        _ => None,
-    }
-}
-
 /// The media type of a body, without parameters.
 pub(crate) fn content_type(headers: &HeaderMap) -> &str {
     let value = headers
@@ -78,13 +66,13 @@ pub(crate) fn content_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-pub(crate) fn route(head: &Parts, body: &Value, shared: &Shared) -> Result<Answer> {
+pub(crate) fn route(head: &Parts, body: &Value, who: &Identity, shared: &Shared) -> Result<Answer> {
     let path = head.uri.path().trim_end_matches('/');
     if let Some(answer) = documents::find(path, head, shared)? {
         return Ok(answer);
     }
     if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" && head.method == Method::POST {
-        return Ok(Answer::json(201, documents::may_do_everything(body)));
+        return documents::access_review(body, who, shared);
     }
     let Some(target) = Target::parse(path).filter(|t| shared.registry.serves(&t.group, &t.version)) else {
         return Ok(Answer::nothing_here());
@@ -97,6 +85,7 @@ pub(crate) fn route(head: &Parts, body: &Value, shared: &Shared) -> Result<Answe
         query: Query::parse(head.uri.query().unwrap_or_default()),
         head,
         body,
+        who,
         shared,
     };
     call.run()

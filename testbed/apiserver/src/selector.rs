@@ -34,6 +34,31 @@ impl LabelSelector {
             .map(Self)
     }
 
+    /// A `LabelSelector` object.
+    pub(crate) fn of_object(selector: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let labels = selector["matchLabels"].as_object().into_iter().flatten();
+        let labels = labels.map(|(key, value)| Requirement {
+            key: key.clone(),
+            test: Test::In(vec![text(value)]),
+        });
+        let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
+        let expressions = expressions.map(|e| {
+            let values = || e["values"].as_array().into_iter().flatten().map(text).collect();
+            let test = match e["operator"].as_str() {
+                Some("NotIn") => Test::NotIn(values()),
+                Some("Exists") => Test::Exists,
+                Some("DoesNotExist") => Test::Absent,
+                _ => Test::In(values()),
+            };
+            Requirement {
+                key: text(&e["key"]),
+                test,
+            }
+        });
+        Self(labels.chain(expressions).collect())
+    }
+
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
         self.0.iter().all(|r| {
@@ -76,6 +101,12 @@ impl FieldSelector {
             .map(parse_one)
             .collect::<Result<_>>()
             .map(Self)
+    }
+
+    /// The name that a selector asks for, where it asks for just one.
+    pub(crate) fn exact_name(text: &str) -> Option<String> {
+        let one = text.split(',').find_map(|part| part.strip_prefix("metadata.name="))?;
+        Some(one.trim_start_matches('=').to_owned())
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {

@@ -64,7 +64,7 @@ impl State {
             self.put(resource, object)?
         };
         if resource.is_core("Namespace") && !write.dry_run {
-            let accounts = self.resource("ServiceAccount")?;
+            let accounts = self.resource("", "ServiceAccount")?;
             let body = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
             self.create(&Write::internal(&accounts, &name, ""), body)?;
         }

@@ -173,7 +173,7 @@ impl State {
         if held.flat_map(|r| self.store.list(&r.storage)).any(|o| is_here(&o)) {
             return Ok(());
         }
-        let resource = self.resource("Namespace")?;
+        let resource = self.resource("", "Namespace")?;
         self.remove(&resource, "", name).map(drop)
     }
 

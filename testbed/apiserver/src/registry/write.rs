@@ -33,6 +33,8 @@ pub(crate) struct Write {
     pub(crate) manager: String,
     pub(crate) force: bool,
     pub(crate) validation: Validation,
+    /// Why its writer may not create what is not there, where something is applied.
+    pub(crate) no_creation: Option<ApiError>,
 }
 
 /// What happens to fields that a schema does not know (`fieldValidation`).
@@ -62,6 +64,7 @@ impl Write {
             manager: "margay-lab".into(),
             force: false,
             validation: Validation::Ignore,
+            no_creation: None,
         }
     }
 
@@ -206,6 +209,7 @@ impl State {
                 self.update(write, &old, merged, warnings, false)
             }
             None if !write.subresource.is_empty() => Err(write.not_found()),
+            None if write.no_creation.is_some() => Err(write.no_creation.clone().unwrap_or_else(|| write.not_found())),
             None => {
                 let mut outcome = self.create(write, merged)?;
                 outcome.warnings.append(&mut warnings);

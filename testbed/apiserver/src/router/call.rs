@@ -7,8 +7,11 @@ use serde_json::{Value, json};
 
 use super::{Answer, content_type, options};
 use crate::{
+    access,
     catalog::Resource,
     http::Shared,
+    identity::Identity,
+    rbac::{Action, ResourceAction},
     registry::{DeleteOptions, Outcome, Write},
     request::{Query, Target},
     status::{ApiError, Result, without_empty},
@@ -21,6 +24,7 @@ pub(super) struct Call<'a> {
     pub(super) query: Query,
     pub(super) head: &'a Parts,
     pub(super) body: &'a Value,
+    pub(super) who: &'a Identity,
     pub(super) shared: &'a Shared,
 }
 
@@ -83,6 +87,7 @@ impl Call<'_> {
                     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
                 ))
             }
+            ("token", &Method::POST) if self.resource.is_core("ServiceAccount") => self.token(name),
             ("status", _) => Err(ApiError::no_such_path()),
             _ => Err(ApiError::not_implemented(self.what_to_do_instead(subresource))),
         }
@@ -158,7 +163,24 @@ impl Call<'_> {
             manager: manager.to_owned(),
             force: self.query.flag("force"),
             validation: options.validation,
+            no_creation: self.no_creation(media),
         })
+    }
+
+    /// Who applies may patch; what is not there yet has to be created, which is another right.
+    fn no_creation(&self, media: &str) -> Option<ApiError> {
+        if !media.starts_with("application/apply-patch") {
+            return None;
+        }
+        let create = Action::Resource(ResourceAction {
+            verb: "create".to_owned(),
+            group: self.target.group.clone(),
+            resource: self.target.plural.clone(),
+            subresource: self.target.subresource.clone().unwrap_or_default(),
+            namespace: self.namespace().to_owned(),
+            name: self.target.name.clone().unwrap_or_default(),
+        });
+        access::check(&self.shared.registry, self.who, &create).err()
     }
 
     pub(super) fn namespace(&self) -> &str {

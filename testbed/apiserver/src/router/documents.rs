@@ -5,19 +5,49 @@ use serde_json::{Value, json};
 
 use super::Answer;
 use crate::{
-    discovery,
+    access, discovery,
     http::Shared,
+    identity::Identity,
     openapi,
     request::{Shape, shape},
-    status::{ApiError, Result},
+    status::{ApiError, FieldError, Result},
 };
 
-/// The answer to `kubectl auth can-i`: authorization is the token and nothing else.
-pub(super) fn may_do_everything(review: &Value) -> Value {
-    json!({
-        "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": review["spec"],
-        "status": {"allowed": true, "reason": "the lab's token may do everything"},
-    })
+/// The answer to `kubectl auth can-i`.
+pub(super) fn access_review(review: &Value, who: &Identity, shared: &Shared) -> Result<Answer> {
+    let spec = &review["spec"];
+    let given = ["resourceAttributes", "nonResourceAttributes"].map(|part| spec[part].is_object());
+    let why = match given {
+        [true, true] => "cannot be specified in combination with resourceAttributes",
+        [false, false] => "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        _ => "",
+    };
+    if !why.is_empty() {
+        let place = if given[0] {
+            "spec.nonResourceAttributes"
+        } else {
+            "spec.resourceAttributes"
+        };
+        let error = FieldError::invalid(place, &spec["resourceAttributes"], why);
+        return Err(ApiError::invalid(
+            "authorization.k8s.io",
+            "SelfSubjectAccessReview",
+            "",
+            &[error],
+        ));
+    }
+    let decision = access::decide(&shared.registry, who, &access::asked(review));
+    let mut status = json!({"allowed": decision.allowed});
+    if !decision.reason.is_empty() {
+        status["reason"] = decision.reason.into();
+    }
+    Ok(Answer::json(
+        201,
+        json!({
+            "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": spec,
+            "status": status,
+        }),
+    ))
 }
 
 /// Discovery and OpenAPI; `None` when the path is another.
@@ -34,6 +64,14 @@ pub(super) fn find(path: &str, head: &Parts, shared: &Shared) -> Result<Option<A
     };
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let value = match parts.as_slice() {
+        ["healthz" | "livez" | "readyz"] => {
+            return Ok(Some(Answer {
+                content_type: "text/plain; charset=utf-8",
+                body: "ok".into(),
+                ..Answer::json(200, Value::Null)
+            }));
+        }
+        ["version"] => return ok(discovery::version()),
         ["api"] if shape(&head.headers)? == Shape::Discovery => return aggregated(true),
         ["apis"] if shape(&head.headers)? == Shape::Discovery => return aggregated(false),
         ["api"] => return ok(discovery::core_versions()),

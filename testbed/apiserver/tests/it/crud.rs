@@ -20,7 +20,8 @@ pub(super) fn pod(name: &str) -> Value {
 fn only_the_token_opens_it() {
     let (_server, client) = start();
     assert_eq!(client.with_token(None).get("/healthz").body, json!("ok"));
-    for token in [None, Some("wrong"), Some("test-tokenx")] {
+    assert_eq!(client.with_token(None).get("/api/v1/pods").code, 403);
+    for token in [Some("wrong"), Some("test-tokenx")] {
         let reply = client.with_token(token).get("/api/v1/pods");
         assert_eq!(
             (reply.code, reply.body["reason"].as_str()),

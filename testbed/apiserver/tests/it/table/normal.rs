@@ -75,7 +75,11 @@ impl Names {
                     *child = name(&mut self.versions, "rv", version);
                 }
                 ("continue", Some(token)) if !token.is_empty() => *child = "<more>".into(),
-                ("creationTimestamp" | "deletionTimestamp" | "lastTransitionTime" | "time", Some(_)) => {
+                ("token", Some(_)) => *child = "<token>".into(),
+                (
+                    "creationTimestamp" | "expirationTimestamp" | "deletionTimestamp" | "lastTransitionTime" | "time",
+                    Some(_),
+                ) => {
                     *child = "<time>".into();
                 }
                 _ => self.value(child),

@@ -115,7 +115,7 @@ fn start_api_server(bin: &Path, dir: &Path, etcd: &str, port: u16) -> Process {
         format!("--etcd-servers={etcd}"),
         "--authorization-mode=RBAC".to_owned(),
         format!("--token-auth-file={}", file("tokens")),
-        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
         format!("--service-account-key-file={}", file("sa.pub")),
         format!("--service-account-signing-key-file={}", file("sa.key")),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
