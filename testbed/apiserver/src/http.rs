@@ -1,10 +1,10 @@
 //! Connections: accept, TLS, authentication, bounded bodies, and answers.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
-use http_body_util::{BodyExt, Either, Full};
+use http_body_util::{BodyExt, Either, Full, combinators::MapErr};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     access,
+    faults::Faults,
     identity::Identity,
     protobuf,
     registry::Registry,
@@ -37,7 +38,23 @@ pub(super) struct Shared {
     /// The administrator's.
     pub(super) token: String,
     pub(super) tokens: Tokens,
+    pub(super) faults: Faults,
+    /// Every watch is cut when it changes.
+    pub(super) cut: tokio::sync::watch::Sender<u64>,
     pub(super) bookmark_interval: Duration,
+}
+
+impl Shared {
+    /// Ends the connection of every watch, as a server that goes down does.
+    pub(super) fn cut_watches(&self) {
+        self.cut.send_modify(|count| *count += 1);
+    }
+
+    /// Goes back to what was at an earlier revision, from which versions go on: a datastore put back from a backup.
+    /// Watches are cut.
+    pub(super) fn restore(&self, revision: u64) -> Result<()> {
+        self.registry.restore(revision, || self.cut_watches())
+    }
 }
 
 /// Accepts until the runtime ends.
@@ -72,22 +89,23 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
     }
 }
 
-type ResponseBody = Either<Full<Bytes>, WatchBody>;
+type ResponseBody = Either<MapErr<Full<Bytes>, fn(Infallible) -> io::Error>, WatchBody>;
 
 async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<ResponseBody> {
     let line = format!("{} {}", request.method(), request.uri());
-    let answer = answer(request, shared)
-        .await
-        .unwrap_or_else(|e| Answer::json(e.code, e.to_json()));
+    let answer = answer(request, shared).await.unwrap_or_else(Answer::error);
     tracing::debug!(request = line, code = answer.code, "served");
     let body = match answer.watch {
         Some(watch) => Either::Right(watch),
-        None => Either::Left(Full::new(answer.body)),
+        None => Either::Left(Full::new(answer.body).map_err(|never| match never {})),
     };
     let mut response = Response::new(body);
     *response.status_mut() = http::StatusCode::from_u16(answer.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    if let Some(seconds) = answer.retry_after {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
     for warning in answer.warnings {
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {

@@ -15,6 +15,7 @@
 //! - OpenAPI v2 has no definitions: kubectl before 1.25 warns of an unknown field (which is dropped) and does not refuse it.
 //! - Services are taken only without a cluster IP (`clusterIP: None`): nothing would route one.
 //! - A field that `builtin/types.txt` types `any` is stored as it comes.
+//! - Faults on purpose (`/margay-lab/faults`) are the one thing that it has beyond Kubernetes; see [`Fault`].
 //! - Answers are JSON only, HTTP/1.1 only; protobuf is read for what `kubectl create` sends.
 //!
 //! ```text
@@ -30,6 +31,7 @@ mod catalog;
 mod crd;
 mod discovery;
 mod events;
+mod faults;
 mod http;
 mod identity;
 mod openapi;
@@ -59,6 +61,8 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use faults::Faults;
+pub use faults::{Effect, Fault, Tally};
 use registry::Registry;
 use tokens::Tokens;
 
@@ -139,6 +143,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     ca_pem: String,
     token: String,
+    shared: Arc<http::Shared>,
 }
 
 impl Server {
@@ -163,6 +168,8 @@ impl Server {
             registry,
             tokens: Tokens::new(&config.token),
             token: config.token.clone(),
+            faults: Faults::default(),
+            cut: tokio::sync::watch::Sender::new(0),
             bookmark_interval,
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -182,6 +189,7 @@ impl Server {
             addresses,
             ca_pem: tls.ca_pem,
             token: config.token,
+            shared,
         })
     }
 
@@ -204,6 +212,34 @@ impl Server {
              certificate-authority-data: {ca}\nusers:\n- name: margay-lab\n  user:\n    token: {token}\ncontexts:\n- name: \
              margay-lab\n  context:\n    cluster: margay-lab\n    user: margay-lab\ncurrent-context: margay-lab\n"
         )
+    }
+
+    /// Lets something go wrong from now on, beside what does already.
+    pub fn add_fault(&self, fault: Fault) {
+        self.shared.faults.add(fault);
+    }
+
+    /// Ends all faults and tells what they did.
+    pub fn clear_faults(&self) -> Vec<Tally> {
+        self.shared.faults.clear()
+    }
+
+    /// Ends the connection of every watch.
+    pub fn cut_watches(&self) {
+        self.shared.cut_watches();
+    }
+
+    /// The version of the last change.
+    pub fn revision(&self) -> u64 {
+        self.shared.registry.revision()
+    }
+
+    /// Goes back to what was at an earlier version, and counts on from there: a datastore put back from a backup.
+    ///
+    /// # Errors
+    /// In words, when the version is of the future or no longer known, or the state file cannot be written.
+    pub fn restore(&self, revision: u64) -> Result<(), String> {
+        self.shared.restore(revision).map_err(|e| e.message)
     }
 
     /// Stops serving; open watches end.

@@ -72,10 +72,7 @@ impl Registry {
             store,
             catalog: Catalog::new(),
         };
-        for definition in state.store.list("apiextensions.k8s.io/customresourcedefinitions") {
-            let name = definition["metadata"]["name"].as_str().unwrap_or_default();
-            state.catalog.set_custom(name, crd::resources(&definition));
-        }
+        state.register_definitions();
         let registry = Self {
             state: Mutex::new(state),
         };
@@ -199,6 +196,23 @@ impl Registry {
         found.is_some_and(|o| o["metadata"]["uid"] == account.uid)
     }
 
+    /// Goes back to what was at an earlier revision; `meanwhile` is called when nobody can see it yet.
+    pub(crate) fn restore(&self, revision: u64, meanwhile: impl FnOnce()) -> Result<()> {
+        let mut state = self.lock();
+        let now = state.store.revision();
+        if revision > now {
+            return Err(future(revision, now));
+        }
+        meanwhile();
+        let gone_back = state.store.restore(revision);
+        let gone_back = gone_back.map_err(|e| ApiError::internal(format!("cannot write the state file: {e}")))?;
+        gone_back
+            .map_err(|c| ApiError::expired(format!("revision {revision} is forgotten, oldest kept {}", c.oldest)))?;
+        state.catalog = Catalog::new();
+        state.register_definitions();
+        Ok(())
+    }
+
     pub(crate) fn revision(&self) -> u64 {
         self.lock().store.revision()
     }
@@ -219,6 +233,13 @@ impl Filter {
 }
 
 impl State {
+    fn register_definitions(&mut self) {
+        for definition in self.store.list("apiextensions.k8s.io/customresourcedefinitions") {
+            let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+            self.catalog.set_custom(name, crd::resources(&definition));
+        }
+    }
+
     fn resource(&self, group: &str, kind: &str) -> Result<Arc<Resource>> {
         let found = self.catalog.find_kind(group, kind);
         found.ok_or_else(|| ApiError::internal(format!("{kind} is not in the table of kinds")))

@@ -2,6 +2,7 @@
 
 mod call;
 mod documents;
+mod lab;
 mod options;
 mod reads;
 mod shown;
@@ -15,9 +16,10 @@ use serde_json::Value;
 use super::{
     http::Shared,
     identity::Identity,
+    rbac::Action,
     request::{Query, Target},
     status::{ApiError, Result},
-    watch::WatchBody,
+    watch::{self, WatchBody},
 };
 
 /// What goes back to the client.
@@ -27,6 +29,16 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
     pub(crate) warnings: Vec<String>,
     pub(crate) watch: Option<WatchBody>,
+    /// Seconds after which the client is to try again.
+    pub(crate) retry_after: Option<u64>,
+}
+
+/// Who asks, and what a fault does to their watches.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    pub(crate) who: &'a Identity,
+    /// See [`watch::Watch::cut_after`](crate::watch::Watch).
+    pub(crate) cut_after: Option<usize>,
 }
 
 impl Answer {
@@ -37,6 +49,14 @@ impl Answer {
             body: value.to_string().into(),
             warnings: vec![],
             watch: None,
+            retry_after: None,
+        }
+    }
+
+    pub(crate) fn error(error: ApiError) -> Self {
+        Self {
+            retry_after: error.details.as_ref().and_then(|d| d["retryAfterSeconds"].as_u64()),
+            ..Self::json(error.code, error.to_json())
         }
     }
 
@@ -66,13 +86,25 @@ pub(crate) fn content_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-pub(crate) fn route(head: &Parts, body: &Value, who: &Identity, shared: &Shared) -> Result<Answer> {
+/// The answer to a request that a fault hit: of a watch, the error is its only event.
+pub(crate) fn failed(action: &Action, error: ApiError) -> Result<Answer> {
+    let watches = matches!(action, Action::Resource(action) if action.verb == "watch");
+    if watches && error.reason == "Expired" {
+        return Ok(Answer::stream(watch::failed(&error)));
+    }
+    Err(error)
+}
+
+pub(crate) fn route(head: &Parts, body: &Value, asker: Asker<'_>, shared: &Shared) -> Result<Answer> {
     let path = head.uri.path().trim_end_matches('/');
+    if let Some(path) = path.strip_prefix(lab::ROOT) {
+        return lab::answer(path, &head.method, body, asker.who, shared);
+    }
     if let Some(answer) = documents::find(path, head, shared)? {
         return Ok(answer);
     }
     if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" && head.method == Method::POST {
-        return documents::access_review(body, who, shared);
+        return documents::access_review(body, asker.who, shared);
     }
     let Some(target) = Target::parse(path).filter(|t| shared.registry.serves(&t.group, &t.version)) else {
         return Ok(Answer::nothing_here());
@@ -85,7 +117,7 @@ pub(crate) fn route(head: &Parts, body: &Value, who: &Identity, shared: &Shared)
         query: Query::parse(head.uri.query().unwrap_or_default()),
         head,
         body,
-        who,
+        asker,
         shared,
     };
     call.run()

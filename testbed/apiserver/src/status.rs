@@ -91,6 +91,12 @@ impl ApiError {
         Self::new(410, "Expired", message)
     }
 
+    /// With the time after which to ask again.
+    pub(crate) fn too_many_requests(seconds: u32) -> Self {
+        Self::new(429, "TooManyRequests", "too many requests, please try again later")
+            .with_details(json!({"retryAfterSeconds": seconds}))
+    }
+
     /// What this server leaves out on purpose; `message` says what to do instead.
     pub(crate) fn not_implemented(message: impl Into<String>) -> Self {
         Self::new(501, "NotImplemented", message)

@@ -5,7 +5,7 @@
 mod journal;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     path::Path,
     sync::Arc,
@@ -165,6 +165,29 @@ impl Store {
             previous: Some(previous),
         });
         Ok(Some(last))
+    }
+
+    /// Goes back to the objects of an earlier revision, which is the present one then. Watchers lose their channels.
+    pub(crate) fn restore(&mut self, revision: u64) -> io::Result<Result<(), Compacted>> {
+        let storages: BTreeSet<Arc<str>> = self.history.iter().map(|c| c.storage.clone()).collect();
+        let mut objects = self.objects.clone();
+        for storage in storages {
+            let then = match self.list_at(&storage, revision) {
+                Ok(then) => then,
+                Err(compacted) => return Ok(Err(compacted)),
+            };
+            objects.insert(storage, then.into_iter().map(|o| (key_of(&o), o)).collect());
+        }
+        if revision < self.compacted {
+            return Ok(Err(Compacted { oldest: self.compacted }));
+        }
+        (self.objects, self.revision, self.compacted) = (objects, revision, revision);
+        self.history.clear();
+        self.watchers.clear();
+        if let Some(journal) = self.journal.take() {
+            self.journal = Some(Journal::rewrite(&journal.path, revision, self.records())?);
+        }
+        Ok(Ok(()))
     }
 
     /// Everything that happens to a resource after `since`.

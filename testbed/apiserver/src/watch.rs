@@ -1,7 +1,7 @@
 //! Watches: a stream of events, one JSON object a line.
 
 use std::{
-    convert::Infallible,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -29,20 +29,54 @@ pub(crate) struct Watch {
     pub(crate) mark_initial: bool,
     pub(crate) timeout: Duration,
     pub(crate) bookmark_interval: Duration,
+    /// Events before a cut that a fault makes.
+    pub(crate) cut_after: Option<usize>,
+    /// Cuts every watch when it changes.
+    pub(crate) cut: tokio::sync::watch::Receiver<u64>,
 }
 
 /// Turns an object into what this client sees of it.
 pub(crate) type Render = Box<dyn Fn(&Value) -> Value + Send>;
 
-/// The body of a watch's answer.
-pub(crate) struct WatchBody(mpsc::Receiver<Bytes>);
+/// The body of a watch's answer. An error cuts the connection.
+pub(crate) struct WatchBody(mpsc::Receiver<io::Result<Bytes>>);
 
 impl Body for WatchBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|bytes| bytes.map(|b| Ok(Frame::data(b))))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(cx).map(|bytes| bytes.map(|b| b.map(Frame::data)))
+    }
+}
+
+/// Where events go: to the client, or nowhere any more.
+struct Out {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    /// Events that are sent whole before the connection is cut within the next one.
+    whole: Option<usize>,
+}
+
+/// The client has gone, or is cut off.
+struct Gone;
+
+impl Out {
+    async fn send(&mut self, event: Bytes) -> Result<(), Gone> {
+        match &mut self.whole {
+            Some(0) => {
+                let half = event.slice(..event.len() / 2);
+                let _ = self.sender.send(Ok(half)).await;
+                self.cut().await;
+                return Err(Gone);
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.sender.send(Ok(event)).await.map_err(|_| Gone)
+    }
+
+    async fn cut(&self) {
+        let _ = self.sender.send(Err(io::ErrorKind::ConnectionReset.into())).await;
     }
 }
 
@@ -50,7 +84,8 @@ impl Body for WatchBody {
 pub(crate) fn start(watch: Watch, initial: Vec<Arc<Value>>, subscription: Subscription, render: Render) -> WatchBody {
     // Small: a client that does not read fills the store's buffer for this watch, which ends it.
     let (sender, receiver) = mpsc::channel(16);
-    tokio::spawn(run(watch, initial, subscription, render, sender));
+    let whole = watch.cut_after;
+    tokio::spawn(run(watch, initial, subscription, render, Out { sender, whole }));
     WatchBody(receiver)
 }
 
@@ -58,17 +93,11 @@ pub(crate) fn start(watch: Watch, initial: Vec<Arc<Value>>, subscription: Subscr
 pub(crate) fn failed(error: &ApiError) -> WatchBody {
     let (sender, receiver) = mpsc::channel(1);
     // There is room for one: this cannot fail.
-    let _ = sender.try_send(line("ERROR", error.to_json()));
+    let _ = sender.try_send(Ok(line("ERROR", error.to_json())));
     WatchBody(receiver)
 }
 
-async fn run(
-    watch: Watch,
-    initial: Vec<Arc<Value>>,
-    mut subscription: Subscription,
-    render: Render,
-    out: mpsc::Sender<Bytes>,
-) {
+async fn run(mut watch: Watch, initial: Vec<Arc<Value>>, mut subscription: Subscription, render: Render, mut out: Out) {
     let mut revision = subscription.revision;
     for object in initial {
         let object = present(&watch.resource, &object);
@@ -90,7 +119,12 @@ async fn run(
     let mut next_bookmark = Instant::now() + watch.bookmark_interval;
     loop {
         let sent = tokio::select! {
-            () = out.closed() => return,
+            biased;
+            () = out.sender.closed() => return,
+            Ok(()) = watch.cut.changed() => {
+                out.cut().await;
+                return;
+            }
             () = tokio::time::sleep_until(end) => break,
             () = tokio::time::sleep_until(next_bookmark), if watch.bookmarks => {
                 next_bookmark = Instant::now() + watch.bookmark_interval;

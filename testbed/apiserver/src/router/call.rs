@@ -5,12 +5,11 @@ use std::sync::Arc;
 use http::{Method, header, request::Parts};
 use serde_json::{Value, json};
 
-use super::{Answer, content_type, options};
+use super::{Answer, Asker, content_type, options};
 use crate::{
     access,
     catalog::Resource,
     http::Shared,
-    identity::Identity,
     rbac::{Action, ResourceAction},
     registry::{DeleteOptions, Outcome, Write},
     request::{Query, Target},
@@ -24,7 +23,7 @@ pub(super) struct Call<'a> {
     pub(super) query: Query,
     pub(super) head: &'a Parts,
     pub(super) body: &'a Value,
-    pub(super) who: &'a Identity,
+    pub(super) asker: Asker<'a>,
     pub(super) shared: &'a Shared,
 }
 
@@ -180,7 +179,7 @@ impl Call<'_> {
             namespace: self.namespace().to_owned(),
             name: self.target.name.clone().unwrap_or_default(),
         });
-        access::check(&self.shared.registry, self.who, &create).err()
+        access::check(&self.shared.registry, self.asker.who, &create).err()
     }
 
     pub(super) fn namespace(&self) -> &str {

@@ -59,6 +59,8 @@ impl Call<'_> {
             mark_initial: initial && self.query.flag("allowWatchBookmarks"),
             timeout: seconds.map_or(WATCH_TIMEOUT, Duration::from_secs),
             bookmark_interval: self.shared.bookmark_interval,
+            cut_after: self.asker.cut_after,
+            cut: self.shared.cut.subscribe(),
         };
         let render = self.render()?;
         match self.shared.registry.watch(&self.resource, since) {
