@@ -33,6 +33,7 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const IDLE_LIMIT: Duration = Duration::from_secs(600);
 
 /// What every connection shares.
+#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) registry: Registry,
     /// The administrator's.
@@ -89,6 +90,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
     }
 }
 
+/// Only a watch's body can fail.
 type ResponseBody = Either<MapErr<Full<Bytes>, fn(Infallible) -> io::Error>, WatchBody>;
 
 async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<ResponseBody> {
@@ -97,7 +99,7 @@ async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<Respon
     tracing::debug!(request = line, code = answer.code, "served");
     let body = match answer.watch {
         Some(watch) => Either::Right(watch),
-        None => Either::Left(Full::new(answer.body).map_err(|never| match never {})),
+        None => Either::Left(Full::new(answer.body).map_err(never as fn(Infallible) -> io::Error)),
     };
     let mut response = Response::new(body);
     *response.status_mut() = http::StatusCode::from_u16(answer.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
@@ -115,17 +117,27 @@ async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<Respon
     response
 }
 
+fn never(error: Infallible) -> io::Error {
+    match error {}
+}
+
 async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Answer> {
     let who = authenticate(&request, shared)?;
     let (head, body) = request.into_parts();
     let body = read_body(body).await?;
     let query = Query::parse(head.uri.query().unwrap_or_default());
-    access::check(
-        &shared.registry,
-        &who,
-        &access::action(&head.method, head.uri.path(), &query),
-    )?;
-    router::route(&head, &parse_body(&head, &body)?, &who, shared)
+    let action = access::action(&head.method, head.uri.path(), &query);
+    let blow = shared.faults.strike(&who, &action);
+    tokio::time::sleep(blow.delay).await;
+    if let Some(error) = blow.error {
+        return router::failed(&action, error);
+    }
+    access::check(&shared.registry, &who, &action)?;
+    let asker = router::Asker {
+        who: &who,
+        cut_after: blow.cut_after,
+    };
+    router::route(&head, &parse_body(&head, &body)?, asker, shared)
 }
 
 /// A client that is still writing does not see the answer, so what is too long is read on for a while and dropped.

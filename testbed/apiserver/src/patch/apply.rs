@@ -77,7 +77,7 @@ pub(crate) fn apply(
         }
     }
     let mut entry = Entry::new(resource, writer, "Apply", wanted);
-    let earlier = entries.iter().position(|e| mine(e)).map(|at| entries.remove(at));
+    let earlier = entries.iter().position(mine).map(|at| entries.remove(at));
     if live.is_some_and(|l| same_but_for_owners(l, &merged)) {
         // The time is that of the last change.
         entry.set_time(earlier.as_ref());

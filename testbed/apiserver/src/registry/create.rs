@@ -47,6 +47,7 @@ impl State {
             object.as_object_mut().map(|o| o.remove("status"));
         }
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        self.admit_to_definition(write, &name)?;
         self.admit_to_namespace(write, &name)?;
         self.defaults(resource, &mut object, None)?;
         if object["metadata"]["managedFields"].is_null() {
@@ -73,6 +74,19 @@ impl State {
             created: true,
             warnings,
         })
+    }
+
+    fn admit_to_definition(&self, write: &Write, name: &str) -> Result<()> {
+        let resource = &write.resource;
+        let definition = format!("{}.{}", resource.plural, resource.group);
+        let definition = self
+            .store
+            .get("apiextensions.k8s.io/customresourcedefinitions", "", &definition);
+        if definition.is_none_or(|d| d["metadata"]["deletionTimestamp"].is_null()) {
+            return Ok(());
+        }
+        let why = "create not allowed while custom resource definition is terminating";
+        Err(ApiError::forbidden(&resource.group, &resource.plural, name, why))
     }
 
     fn admit_to_namespace(&self, write: &Write, name: &str) -> Result<()> {

@@ -189,7 +189,18 @@ impl State {
         Ok(stored)
     }
 
-    fn apply(&mut self, write: &Write, body: Value) -> Result<Outcome> {
+    fn apply(&mut self, write: &Write, mut body: Value) -> Result<Outcome> {
+        for field in ["apiVersion", "kind"] {
+            if body[field].as_str().is_none_or(str::is_empty) {
+                return Err(ApiError::bad_request(format!(
+                    "invalid object type: {field} is missing"
+                )));
+            }
+        }
+        let there = self.existing(write).is_ok();
+        if there && body["metadata"]["name"].as_str().is_none_or(str::is_empty) {
+            body["metadata"]["name"] = write.name.clone().into();
+        }
         let (config, mut warnings) = incoming(write, body)?;
         if config["metadata"]["managedFields"]
             .as_array()

@@ -87,7 +87,7 @@ fn generate_name_dry_run_and_namespaces() {
     let dry = client.post(&format!("{MAPS}?dryRun=All"), &map("dry", "1"));
     assert_eq!(dry.code, 201);
     assert_eq!(client.get(&format!("{MAPS}/dry")).code, 404);
-    assert_eq!(client.post(&format!("{MAPS}?dryRun=Some"), &map("dry", "1")).code, 400);
+    assert_eq!(client.post(&format!("{MAPS}?dryRun=Some"), &map("dry", "1")).code, 422);
 
     let elsewhere = client.post("/api/v1/namespaces/none/configmaps", &map("a", "1"));
     assert_eq!(

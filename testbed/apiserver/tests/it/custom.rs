@@ -117,15 +117,16 @@ fn schema_and_rules_refuse_with_field_and_reason() {
         ),
         (
             json!({"cidr": "10.0.0.0/8", "mode": "Always", "blockSize": 27}),
-            "spec: Invalid value: \"object\": mode Always needs blockSize 26",
+            "spec: Invalid value: mode Always needs blockSize 26",
         ),
     ];
     for (spec, expected) in cases {
         let reply = client.post(POOLS, &pool("a", spec));
-        assert_eq!(
-            (reply.code, reply.message()),
-            (422, format!("Pool.example.io \"a\" is invalid: {expected}").as_str())
-        );
+        let causes = reply.body["details"]["causes"].as_array().into_iter().flatten();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        // Beside some faults the rules are not evaluated, which is said, too.
+        let mut causes = causes.map(|c| format!("{}: {}", text(&c["field"]), text(&c["message"])));
+        assert_eq!((reply.code, causes.next().as_deref()), (422, Some(expected)));
     }
     assert_eq!(client.get(POOLS).ok()["items"], json!([]));
 
@@ -133,7 +134,7 @@ fn schema_and_rules_refuse_with_field_and_reason() {
     let moved = client.patch("merge", &format!("{POOLS}/a"), &json!({"spec": {"cidr": "11.0.0.0/8"}}));
     assert_eq!(
         moved.message(),
-        "Pool.example.io \"a\" is invalid: spec.cidr: Invalid value: \"string\": cidr is immutable"
+        "Pool.example.io \"a\" is invalid: spec.cidr: Invalid value: \"11.0.0.0/8\": cidr is immutable"
     );
     assert_eq!(
         client

@@ -5,10 +5,11 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use margay_testkit::needs;
+use anyhow::ensure;
+use margay_testkit::{needs, shell::wait_for};
 
 use crate::client::Client;
 
@@ -37,19 +38,16 @@ impl Server {
         let etcd = start_etcd(&bin, dir.path(), etcd);
         let ca = dir.path().join("certificates/apiserver.crt");
         let server = start_api_server(&bin, dir.path(), &etcd.1, api);
-        let begun = Instant::now();
-        let client = loop {
+        let client = wait_for("the API server is ready", READY_LIMIT, || {
             // The certificate is made by the server itself; it is not there at once.
             let ca = fs::read_to_string(&ca).unwrap_or_default();
             let client = Client::new(api, &ca, TOKEN);
             let ready = client.open("GET", "/readyz", "Connection: close\r\n", "");
-            if ready.is_ok_and(|(code, ..)| code == 200) {
-                break client;
-            }
-            let log = dir.path().join("kube-apiserver.log");
-            assert!(begun.elapsed() < READY_LIMIT, "no API server: {}", tail(&log));
-            std::thread::sleep(Duration::from_millis(100));
-        };
+            let log = || tail(&dir.path().join("kube-apiserver.log"));
+            ensure!(ready.is_ok_and(|(code, ..)| code == 200), "its log ends with {}", log());
+            Ok(client)
+        });
+        let client = client.unwrap_or_else(|e| panic!("{e:#}"));
         let controllers = start_controllers(&bin, dir.path(), api);
         Some(Self {
             client,

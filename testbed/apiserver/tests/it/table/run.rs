@@ -1,12 +1,9 @@
 //! Sends the requests of a subject, one after the other, and keeps what comes back in its normal form.
 
-use std::{
-    collections::HashMap,
-    io::Read,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, io::Read, path::Path, time::Duration};
 
+use anyhow::ensure;
+use margay_testkit::shell::wait_for;
 use serde_json::{Value, json};
 
 use super::{
@@ -17,7 +14,6 @@ use crate::client::{Client, Events, patch_type};
 
 /// How long other parts of a cluster may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// The answers to all steps.
 pub(super) fn all(subject: &Subject, admin: &Client) -> Vec<Value> {
@@ -29,6 +25,7 @@ pub(super) fn all(subject: &Subject, admin: &Client) -> Vec<Value> {
         tokens: HashMap::new(),
         streams: HashMap::new(),
         names: Names::new(subject.owners),
+        last: Value::Null,
     };
     subject.steps.iter().map(|step| run.step(step)).collect()
 }
@@ -40,25 +37,24 @@ struct Run<'a> {
     tokens: HashMap<String, String>,
     streams: HashMap<String, Events>,
     names: Names,
+    /// The answer to the step before.
+    last: Value,
 }
 
 impl Run<'_> {
     fn step(&mut self, step: &Step) -> Value {
-        let begun = Instant::now();
-        loop {
+        let Some(wanted) = step.until else {
             let answer = self.ask(step);
-            let code = &answer["code"];
-            match step.until {
-                Some(wanted) if *code != wanted => assert!(
-                    begun.elapsed() < PATIENCE,
-                    "{}: {:?} still answers {code}, not {wanted}",
-                    self.subject.name,
-                    step.does
-                ),
-                _ => return self.finish(step, answer),
-            }
-            std::thread::sleep(PAUSE);
-        }
+            return self.finish(step, answer);
+        };
+        let what = format!("{}: {:?}", self.subject.name, step.does);
+        let answer = wait_for(&what, PATIENCE, || {
+            let answer = self.ask(step);
+            ensure!(answer["code"] == wanted, "it answers {}, not {wanted}", answer["code"]);
+            Ok(answer)
+        });
+        let answer = answer.unwrap_or_else(|e| panic!("{e:#}; before it came {:#?}", self.last));
+        self.finish(step, answer)
     }
 
     /// The answer as it came.
@@ -109,6 +105,7 @@ impl Run<'_> {
         }
         let mut answer = self.names.normal(answer);
         answer["step"] = step.does.clone().into();
+        self.last.clone_from(&answer);
         answer
     }
 
@@ -176,9 +173,10 @@ fn prepare(subject: &Subject, admin: &Client) {
 }
 
 fn wait(client: &Client, path: &str) {
-    let begun = Instant::now();
-    while client.get(path).code != 200 {
-        assert!(begun.elapsed() < PATIENCE, "{path} is not there");
-        std::thread::sleep(PAUSE);
-    }
+    wait_for(path, PATIENCE, || {
+        let code = client.get(path).code;
+        ensure!(code == 200, "it answers {code}");
+        Ok(())
+    })
+    .unwrap_or_else(|e| panic!("{e:#}"));
 }
