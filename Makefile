@@ -28,7 +28,7 @@ test: needs-test build ## Run all tests
 
 .PHONY: test-kube
 test-kube: kube needs-test build ## Run all tests on real Kubernetes
-	@NEXTEST_PROFILE=kube scripts/test -p margay-kubelab
+	@NEXTEST_PROFILE=kube scripts/test -p margay-kubelab -p margay-apiserver
 
 .PHONY: kube-e2e
 kube-e2e: kube needs-test build ## Run Kubernetes' own specs for NetworkPolicy, Services and DNS
