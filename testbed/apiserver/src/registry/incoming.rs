@@ -55,6 +55,8 @@ fn decoded(write: &Write, mut body: Value) -> Result<(Value, Vec<String>)> {
     let mut warnings = Vec::new();
     let mut unknown = Vec::new();
     schema::prune(&resource.schema, &mut body, "", &mut unknown);
+    // As API servers tell them; the order of the body's fields is the JSON library's.
+    unknown.sort();
     if write.validation != Validation::Ignore {
         warnings.extend(unknown.iter().map(|path| format!("unknown field \"{path}\"")));
     }
