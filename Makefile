@@ -34,6 +34,10 @@ test-kube: kube needs-test build ## Run all tests on real Kubernetes
 kube-e2e: kube needs-test build ## Run Kubernetes' own specs for NetworkPolicy, Services and DNS
 	@NEXTEST_PROFILE=kube scripts/test -p margay-kubelab -E 'test(specs::)'
 
+.PHONY: bench-kube
+bench-kube: kube needs-test build ## Measure pods' starts, the agent's cost and what faults cost, on real Kubernetes
+	@NEXTEST_PROFILE=bench scripts/test -p margay-kubelab
+
 .PHONY: lint
 lint: needs-build ## Formatting, clippy, documentation and the shape of the house
 	@scripts/lint

@@ -1,5 +1,6 @@
 //! The parts of Kubernetes' agnhost image that network tests use, with its words and answers, and what counts packets.
 
+pub mod arrivals;
 mod connect;
 mod netexec;
 pub mod probe;

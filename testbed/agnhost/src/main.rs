@@ -1,13 +1,13 @@
 //! `margay-agnhost`: what pods with Kubernetes' agnhost image run in a lab.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use ipnetwork::IpNetwork;
-use margay_agnhost::{self as agnhost, Protocol, Servers, probe, sweep, traffic};
+use margay_agnhost::{self as agnhost, Protocol, Servers, arrivals, probe, sweep, traffic};
 
 #[derive(Parser)]
 #[command(
@@ -72,6 +72,13 @@ enum Cmd {
         #[arg(long, default_value = "10s", value_parser = duration)]
         duration: Duration,
     },
+    /// Tell when the first UDP packet of each sender arrives, a sender being what its packets say; a line of JSON each
+    Arrivals {
+        #[arg(long, default_value_t = 8082)]
+        port: u16,
+        #[arg(long, default_value = "10s", value_parser = duration)]
+        duration: Duration,
+    },
 }
 
 fn main() -> ExitCode {
@@ -127,6 +134,12 @@ fn run(command: Cmd) -> anyhow::Result<()> {
         } => sweep::run(&networks, port, interval, duration, |state| {
             println!("{}", serde_json::to_string(state).unwrap_or_default());
         })?,
+        Cmd::Arrivals { port, duration } => {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).with_context(|| format!("UDP port {port}"))?;
+            arrivals::run(&socket, duration, |arrival| {
+                println!("{}", serde_json::to_string(arrival).unwrap_or_default());
+            })?;
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! for. The cluster goes when `kube` is dropped; after a failure what it was like is printed first.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,11 @@ impl Kube {
                 "the agent of {node} needs kube-proxy to reach the API server: {told}"
             );
         }
+    }
+
+    /// A folder that goes with the cluster.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.labs.path()
     }
 
     /// Gives the nodes the image of this checkout.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod admission;
+mod bench;
 mod ctl;
 mod dns;
 mod faults;
