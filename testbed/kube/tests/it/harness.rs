@@ -14,7 +14,7 @@ use margay_testkit::{needs, programs, repository};
 use tempfile::TempDir;
 
 /// The API server's address, which every node reaches without kube-proxy.
-const API_SERVER: &str = "https://10.10.0.1:6443";
+pub(crate) const API_SERVER: &str = "https://10.10.0.1:6443";
 
 /// How long what a cluster does by itself may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -320,15 +320,15 @@ fn image() -> PathBuf {
     target.join("image/margay.tar")
 }
 
-/// What a Markdown file says from a heading on, to the next of the same level.
+/// What a Markdown file says from a heading on, to the next of the same level or above.
 pub(crate) fn section(file: &str, heading: &str) -> String {
     let text = std::fs::read_to_string(repository().join(file)).unwrap();
     let (_, rest) = text
         .split_once(heading)
         .unwrap_or_else(|| panic!("{file} has no {heading}"));
-    let level = heading.split(' ').next().unwrap_or_default();
-    let end = rest.find(&format!("\n{level} ")).unwrap_or(rest.len());
-    rest[..end].to_owned()
+    let level = heading.split(' ').next().unwrap_or_default().len();
+    let ends = (1..=level).filter_map(|n| rest.find(&format!("\n{} ", "#".repeat(n))));
+    rest[..ends.min().unwrap_or(rest.len())].to_owned()
 }
 
 /// The commands in a section: its indented lines. One with a here-document is one command.

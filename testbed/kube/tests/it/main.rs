@@ -9,6 +9,7 @@ mod dns;
 mod faults;
 mod first_packet;
 mod flows;
+mod from_calico;
 mod guides;
 mod harness;
 mod payments;
