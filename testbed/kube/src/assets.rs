@@ -53,6 +53,11 @@ impl Assets {
         self.bin().join(name)
     }
 
+    /// A manifest of an add-on's own, called `name`.
+    pub fn manifest(&self, name: &str) -> PathBuf {
+        self.dir.join("manifests").join(name)
+    }
+
     /// A containerd root directory with every image unpacked.
     pub fn containerd(&self) -> PathBuf {
         self.dir.join("containerd")

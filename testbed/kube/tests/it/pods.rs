@@ -1,6 +1,7 @@
 //! Containers of one pod, pods of one node, pods of different racks.
 
 use super::harness::{CLIENT, Kube, wait};
+use super::sidecar;
 
 const PODS: &str = include_str!("manifests/pods.yaml");
 
@@ -17,6 +18,7 @@ fn containers_share_localhost_and_pods_keep_their_addresses() {
     let (near, beside, far) = (address("near"), address("beside"), address("far"));
     source_is_kept(&kube, &near, &beside, &far);
     one_node_stays_inside(&kube, &near, &beside, &far);
+    sidecar::envoy_stands_before_its_neighbour(&kube);
 }
 
 /// Two containers and a sidecar on one localhost; a second server on a taken port fails and says why.
