@@ -37,7 +37,9 @@ fn an_ingress_leads_by_host_and_path_and_policy_holds_around_it() {
     kube.sh("kubectl rollout status -n projectcontour deployment/contour --timeout=120s");
     kube.sh("kubectl rollout status -n projectcontour daemonset/envoy --timeout=120s");
     for name in ["front", "cart", "mirror"] {
-        kube.sh(&format!("kubectl rollout status -n shop deployment/{name} --timeout=90s"));
+        kube.sh(&format!(
+            "kubectl rollout status -n shop deployment/{name} --timeout=90s"
+        ));
     }
     kube.sh("kubectl wait -n shop --for=condition=Ready pod/stranger --timeout=90s");
 
@@ -99,7 +101,9 @@ fn the_client_stays_known(kube: &Kube) {
 
 fn back_ends_follow_the_deployment(kube: &Kube) {
     let script = |door: &str| {
-        format!("for i in $(seq 30); do curl -sS --max-time 5 -H 'Host: shop.example' http://{door}/; echo; done | sort -u")
+        format!(
+            "for i in $(seq 30); do curl -sS --max-time 5 -H 'Host: shop.example' http://{door}/; echo; done | sort -u"
+        )
     };
     for replicas in [4, 1, 3] {
         kube.sh(&format!("kubectl scale -n shop deployment/front --replicas={replicas}"));
@@ -184,7 +188,8 @@ fn the_controller_does_its_work_and_no_more(kube: &Kube) {
 }
 
 fn back_end_appears(kube: &Kube) {
-    let wanted = kube.sh("kubectl get pods -n shop -l app=front -o name --sort-by=.metadata.creationTimestamp | tail -1");
+    let wanted =
+        kube.sh("kubectl get pods -n shop -l app=front -o name --sort-by=.metadata.creationTimestamp | tail -1");
     let wanted = wanted.trim().trim_start_matches("pod/").to_owned();
     wait("a new back end answers", PATIENCE, || {
         let answer = kube

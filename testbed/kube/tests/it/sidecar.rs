@@ -18,7 +18,10 @@ pub(crate) fn envoy_stands_before_its_neighbour(kube: &Kube) {
     // Through the proxy from everywhere, over both families; the application sees its neighbour.
     for address in [v4.clone(), format!("[{v6}]")] {
         let script = get(&address, 10000, "/clientip");
-        for (from, answer) in [("a pod", kube.pod("pods/near", &script)), ("the client", kube.client(&script))] {
+        for (from, answer) in [
+            ("a pod", kube.pod("pods/near", &script)),
+            ("the client", kube.client(&script)),
+        ] {
             let said = answer.unwrap_or_else(|e| panic!("{from} to {address}: {e}"));
             assert!(
                 said.starts_with("127.0.0.1:") && said.ends_with(" envoy"),
@@ -41,13 +44,19 @@ pub(crate) fn envoy_stands_before_its_neighbour(kube: &Kube) {
     // Past the proxy there is no way from outside the pod, and there is one inside.
     for address in [v4.clone(), format!("[{v6}]")] {
         let script = get(&address, 8080, "/hostname");
-        for (from, answer) in [("a pod", kube.pod("pods/near", &script)), ("the client", kube.client(&script))] {
+        for (from, answer) in [
+            ("a pod", kube.pod("pods/near", &script)),
+            ("the client", kube.client(&script)),
+        ] {
             let code = answer.as_ref().err().map(|failed| failed.code);
             assert_eq!(code, Some(28), "{from} past the proxy to {address}: {answer:?}");
         }
     }
     for (container, port) in [("app", 10000), ("envoy", 8080), ("app", 8080)] {
-        let answer = kube.pod(&format!("pods/proxied/{container}"), &get("localhost", port, "/hostname"));
+        let answer = kube.pod(
+            &format!("pods/proxied/{container}"),
+            &get("localhost", port, "/hostname"),
+        );
         assert!(
             answer.as_ref().is_ok_and(|said| said.starts_with("proxied")),
             "{container} to {port} over localhost: {answer:?}"
