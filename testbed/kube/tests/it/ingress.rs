@@ -9,8 +9,15 @@ const SHOP: &str = include_str!("manifests/ingress.yaml");
 const SHOP_POLICY: &str = include_str!("manifests/ingress-shop-policy.yaml");
 const CONTROLLER_POLICY: &str = include_str!("manifests/ingress-controller-policy.yaml");
 
-/// Where Envoy is reached: by the NodePort and by the pod's host port. It does not run on the control plane.
-const DOORS: [&str; 4] = ["10.10.0.2:30080", "10.10.0.3:30080", "10.10.0.2:80", "10.10.0.3:80"];
+/// Where Envoy is reached on each node: by the NodePort and by the pod's host port.
+const DOORS: [&str; 6] = [
+    "10.10.0.1:30080",
+    "10.10.0.2:30080",
+    "10.10.0.3:30080",
+    "10.10.0.1:80",
+    "10.10.0.2:80",
+    "10.10.0.3:80",
+];
 
 /// Host and path of a request, and the Deployment that answers it; `None` where nobody may.
 const ROUTES: [(&str, &str, Option<&str>); 9] = [
@@ -108,7 +115,7 @@ fn back_ends_follow_the_deployment(kube: &Kube) {
     for replicas in [4, 1, 3] {
         kube.sh(&format!("kubectl scale -n shop deployment/front --replicas={replicas}"));
         kube.sh("kubectl rollout status -n shop deployment/front --timeout=90s");
-        for door in &DOORS[..2] {
+        for door in &DOORS[..3] {
             wait(&format!("{replicas} replicas answer at {door}"), PATIENCE, || {
                 let wanted = kube.sh("kubectl get pods -n shop -l app=front -o name");
                 let wanted: BTreeSet<&str> = wanted.lines().filter_map(|line| line.strip_prefix("pod/")).collect();
