@@ -138,6 +138,13 @@ fn back_ends_follow_the_deployment(kube: &Kube) {
 /// The back ends are denied to all but Envoy, and those that no policy opens to Envoy too.
 fn the_shop_takes_envoy_alone(kube: &Kube) {
     kube.apply(SHOP_POLICY);
+    // Policy is asked about new connections, and Envoy keeps those that it has: pods that come anew have none.
+    kube.sh("kubectl rollout restart -n shop deployment/front deployment/cart");
+    for name in ["front", "cart"] {
+        kube.sh(&format!(
+            "kubectl rollout status -n shop deployment/{name} --timeout=90s"
+        ));
+    }
     routes_hold(kube, "with front alone open to it", &["cart"]);
     let front = kube.field("pods -n shop -l app=front", "{.items[0].status.podIP}");
     for (from, answer) in [
