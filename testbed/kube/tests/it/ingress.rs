@@ -146,7 +146,7 @@ fn the_shop_takes_envoy_alone(kube: &Kube) {
         ));
     }
     routes_hold(kube, "with front alone open to it", &["cart"]);
-    let front = kube.field("pods -n shop -l app=front", "{.items[0].status.podIP}");
+    let front = newest(kube, "shop", "front", ".status.podIP");
     for (from, answer) in [
         ("the client", kube.client(&to_pod(&front, 8080))),
         ("a neighbour", kube.pod("shop/stranger", &to_pod(&front, 8080))),
@@ -162,6 +162,13 @@ fn the_shop_takes_envoy_alone(kube: &Kube) {
 
 /// Contour and Envoy work under a policy of their own, start anew under it, and nobody else gets at them or by them.
 fn the_controller_does_its_work_and_no_more(kube: &Kube) {
+    for (what, answer) in ways_around(kube) {
+        assert_ne!(
+            code(&answer),
+            Some(28),
+            "{what}, while no policy forbids it: {answer:?}"
+        );
+    }
     kube.apply(CONTROLLER_POLICY);
     // Only those that come anew show that policy lets all through that a start needs.
     kube.sh("kubectl rollout restart -n projectcontour deployment/contour daemonset/envoy");
@@ -173,14 +180,27 @@ fn the_controller_does_its_work_and_no_more(kube: &Kube) {
     kube.sh("kubectl rollout status -n shop deployment/front --timeout=90s");
     back_end_appears(kube);
 
-    let envoy = kube.field("pods -n projectcontour -l app=envoy", "{.items[0].status.podIP}");
-    let name = kube.field("pods -n projectcontour -l app=envoy", "{.items[0].metadata.name}");
-    let contour = kube.field("pods -n projectcontour -l app=contour", "{.items[0].status.podIP}");
-    let front = kube.field("pods -n shop -l app=front", "{.items[0].status.podIP}");
-    let mirror = kube.field("pods -n shop -l app=mirror", "{.items[0].status.podIP}");
+    for (what, answer) in ways_around(kube) {
+        assert_eq!(code(&answer), Some(28), "{what}: {answer:?}");
+    }
+    let answer = from_envoy(kube, &newest(kube, "shop", "mirror", ".status.podIP"), 8080);
+    assert_eq!(
+        code(&answer),
+        Some(28),
+        "Envoy to a pod that does not take it: {answer:?}"
+    );
+    let answer = from_envoy(kube, &newest(kube, "shop", "front", ".status.podIP"), 8080);
+    assert!(answer.is_ok(), "Envoy to a pod that takes it: {answer:?}");
+    let answer = kube.client(&to_pod(&newest(kube, "projectcontour", "envoy", ".status.podIP"), 8080));
+    assert!(answer.is_ok(), "the client to Envoy itself: {answer:?}");
+}
+
+/// What the controller's policy forbids, tried.
+fn ways_around(kube: &Kube) -> [(&'static str, Result<String, Failed>); 10] {
+    let envoy = newest(kube, "projectcontour", "envoy", ".status.podIP");
+    let contour = newest(kube, "projectcontour", "contour", ".status.podIP");
     let from_stranger = |to: &str, port| kube.pod("shop/stranger", &to_pod(to, port));
-    let from_envoy = |to: &str, port| kube.pod(&format!("projectcontour/{name}/envoy"), &to_pod(to, port));
-    for (what, answer) in [
+    [
         ("a pod to Envoy", from_stranger(&envoy, 8080)),
         ("a pod to Envoy's Service", from_stranger("envoy.projectcontour", 80)),
         ("a pod to Envoy's NodePort", from_stranger("10.10.0.2", 30080)),
@@ -188,23 +208,27 @@ fn the_controller_does_its_work_and_no_more(kube: &Kube) {
         ("a pod to Contour", from_stranger(&contour, 8001)),
         ("the client to Envoy's metrics", kube.client(&to_pod(&envoy, 8002))),
         ("the client to Contour", kube.client(&to_pod(&contour, 8001))),
-        ("Envoy to a pod that does not take it", from_envoy(&mirror, 8080)),
-        ("Envoy to Contour's metrics", from_envoy(&contour, 8000)),
-        ("Envoy to the API server", from_envoy("10.96.0.1", 443)),
-        ("Envoy to the client's side", from_envoy(CLIENT, 8080)),
-    ] {
-        assert_eq!(code(&answer), Some(28), "{what}: {answer:?}");
-    }
-    let allowed = from_envoy(&front, 8080);
-    assert!(allowed.is_ok(), "Envoy to a pod that takes it: {allowed:?}");
-    let allowed = kube.client(&to_pod(&envoy, 8080));
-    assert!(allowed.is_ok(), "the client to Envoy itself: {allowed:?}");
+        ("Envoy to Contour's metrics", from_envoy(kube, &contour, 8000)),
+        ("Envoy to the API server", from_envoy(kube, "10.96.0.1", 443)),
+        ("Envoy to the client's side", from_envoy(kube, CLIENT, 8080)),
+    ]
+}
+
+fn from_envoy(kube: &Kube, to: &str, port: u16) -> Result<String, Failed> {
+    let name = newest(kube, "projectcontour", "envoy", ".metadata.name");
+    kube.pod(&format!("projectcontour/{name}/envoy"), &to_pod(to, port))
+}
+
+/// A field of the application's newest pod, which is not one that is about to go.
+fn newest(kube: &Kube, namespace: &str, app: &str, field: &str) -> String {
+    let list = format!(
+        "kubectl get pods -n {namespace} -l app={app} --sort-by=.metadata.creationTimestamp --no-headers -o custom-columns=X:{field}"
+    );
+    kube.sh(&list).lines().last().unwrap_or_default().trim().to_owned()
 }
 
 fn back_end_appears(kube: &Kube) {
-    let wanted =
-        kube.sh("kubectl get pods -n shop -l app=front -o name --sort-by=.metadata.creationTimestamp | tail -1");
-    let wanted = wanted.trim().trim_start_matches("pod/").to_owned();
+    let wanted = newest(kube, "shop", "front", ".metadata.name");
     wait("a new back end answers", PATIENCE, || {
         let answer = kube
             .client("for i in $(seq 30); do curl -sS --max-time 5 -H 'Host: shop.example' http://10.10.0.2:30080/; echo; done")
